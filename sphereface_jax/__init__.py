@@ -1,0 +1,3 @@
+"""Angular-margin learning of face embeddings in JAX."""
+
+__version__ = "0.1.0"

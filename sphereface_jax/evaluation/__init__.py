@@ -1,0 +1,1 @@
+"""Protocols that turn embeddings into numbers: pure functions, no files."""

@@ -1,0 +1,1 @@
+"""The one head engine: cosines, a margin, a scale, a reduction over the classes."""

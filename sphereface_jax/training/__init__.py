@@ -1,0 +1,1 @@
+"""State, mesh, step, checkpoints and the loop that trains."""

@@ -1,0 +1,60 @@
+"""The house keeps its floors: a module imports only lower floors, and the top import stays light."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "sphereface_jax"
+
+# What each part of the package may import from the package. The loss floors, models, data and
+# evaluation know nothing of each other or of training.
+ALLOWED = {
+    "_checks": set(),
+    "geometry": set(),
+    "schedules": set(),
+    "margins": {"geometry"},
+    "heads": {"_checks", "geometry", "margins"},
+    "losses": {"_checks", "geometry", "margins", "heads"},
+    "models": {"_checks"},
+    "data": {"_checks"},
+    "evaluation": {"_checks", "geometry"},
+    "reports": {"evaluation"},
+}
+HEAVY = ("flax", "optax", "grain", "orbax", "tensorflow_datasets", "cv2", "matplotlib", "tyro")
+
+
+def package_imports(path: Path) -> set[str]:
+    """The parts of the package that a file imports, by their first name."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            raise AssertionError(f"{path}: relative import; write the package's name out")
+        names = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == PACKAGE.name and len(parts) > 1:
+                found.add(parts[1])
+    return found
+
+
+@pytest.mark.parametrize("part", sorted(ALLOWED))
+def test_a_part_imports_only_lower_floors(part: str) -> None:
+    files = list((PACKAGE / part).rglob("*.py")) or [PACKAGE / f"{part}.py"]
+    for path in files:
+        imported = package_imports(path) - {part}
+        assert imported <= ALLOWED[part], f"{path.name} imports {imported - ALLOWED[part]}"
+
+
+def test_the_top_import_is_light() -> None:
+    program = f"import sys, sphereface_jax; print([m for m in {HEAVY!r} if m in sys.modules])"
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "[]"
