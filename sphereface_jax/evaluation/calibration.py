@@ -1,0 +1,97 @@
+"""The operating point: the threshold at which a run says "same person", and its measured errors.
+
+A protocol's accuracy does not tell a user where to put the threshold, nor how often a decision at
+it will be wrong. An operating point is chosen on all pairs of a list and carries both error rates.
+"""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from sphereface_jax.evaluation.roc import check_scores
+from sphereface_jax.evaluation.verification import best_threshold
+
+
+@dataclasses.dataclass(frozen=True)
+class OperatingPoint:
+    """A threshold and the errors measured at it; two images are the same strictly above it.
+
+    Attributes:
+      threshold: a cosine.
+      false_accept_rate: share of the different pairs above the threshold.
+      false_reject_rate: share of the same pairs at or below it.
+      num_same: same pairs that it was measured on.
+      num_different: different pairs that it was measured on.
+    """
+
+    threshold: float
+    false_accept_rate: float
+    false_reject_rate: float
+    num_same: int
+    num_different: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The operating point as plain numbers."""
+        return dataclasses.asdict(self)
+
+
+def best_accuracy_point(cosines: ArrayLike, is_same: ArrayLike) -> OperatingPoint:
+    """The operating point with the best accuracy, ties of a 1e-4 grid averaged.
+
+    Args:
+      cosines: [P] cosines of pairs, as `paired_cosines` gives them.
+      is_same: [P] booleans.
+
+    Returns:
+      An `OperatingPoint`. Its errors are those of the pairs it was chosen on, so choose on
+      pairs that a later report does not use.
+
+    Raises:
+      ValueError: for shapes that differ, values that are not finite, or no same or no
+        different pairs.
+
+    Example:
+      >>> best_accuracy_point([0.5, 0.3], [True, False]).threshold
+      0.4
+    """
+    cosines, is_same = check_scores(cosines, is_same)
+    return _measure(best_threshold(cosines, is_same), cosines, is_same)
+
+
+def far_point(cosines: ArrayLike, is_same: ArrayLike, *, max_far: float) -> OperatingPoint:
+    """The operating point with the fewest false rejects whose measured FAR is at most `max_far`.
+
+    Args:
+      cosines: [P] cosines of pairs.
+      is_same: [P] booleans.
+      max_far: the highest false accept rate to allow, in [0, 1).
+
+    Returns:
+      An `OperatingPoint`; its threshold is a different pair's cosine, the highest one that has
+      to be refused.
+
+    Raises:
+      ValueError: as `best_accuracy_point`, and for `max_far` outside [0, 1).
+
+    Example:
+      >>> far_point([0.9, 0.2, 0.6, 0.1], [True, True, False, False], max_far=0.5).threshold
+      0.1
+    """
+    cosines, is_same = check_scores(cosines, is_same)
+    if not 0 <= max_far < 1:
+        raise ValueError(f"max_far: expected a rate in [0, 1), got {max_far}")
+    different = np.sort(cosines[~is_same])[::-1]
+    allowed = int(max_far * len(different) * (1 + 1e-12))
+    return _measure(float(different[allowed]), cosines, is_same)
+
+
+def _measure(threshold: float, cosines: np.ndarray, is_same: np.ndarray) -> OperatingPoint:
+    return OperatingPoint(
+        threshold=threshold,
+        false_accept_rate=float(np.mean(cosines[~is_same] > threshold)),
+        false_reject_rate=float(np.mean(cosines[is_same] <= threshold)),
+        num_same=int(is_same.sum()),
+        num_different=int((~is_same).sum()),
+    )

@@ -1,0 +1,129 @@
+"""The receiver operating characteristic: what every threshold would accept.
+
+A pair is accepted when its score is at or above the threshold. TAR is the share of same pairs
+accepted, FAR the share of different pairs accepted, FRR = 1 - TAR. Pairs of equal score are
+accepted together, so a curve has one point for each distinct score and a tie is never split.
+"""
+
+import dataclasses
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sphereface_jax.evaluation.pairs import check_is_same
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RocCurve:
+    """Every operating point of a set of scores, the strictest first.
+
+    Attributes:
+      far: [K] false accept rates, rising from 0 to 1.
+      tar: [K] true accept rates, rising from 0 to 1.
+      thresholds: [K] the scores at or above which a pair is accepted, falling from inf.
+    """
+
+    far: NDArray[np.float64]
+    tar: NDArray[np.float64]
+    thresholds: NDArray[np.float64]
+
+
+def check_scores(scores: ArrayLike, is_same: ArrayLike) -> tuple[NDArray, NDArray[np.bool_]]:
+    """Scores [P] and booleans [P] with at least one of each kind.
+
+    Raises:
+      ValueError: for shapes that differ, scores that are not finite, or no same or no
+        different pairs.
+    """
+    scores, is_same = np.asarray(scores), check_is_same(is_same)
+    if scores.shape != is_same.shape:
+        raise ValueError(f"scores: expected shape [{len(is_same)}], got {list(scores.shape)}")
+    if not np.isfinite(scores).all():
+        raise ValueError(f"scores: expected finite values, {int((~np.isfinite(scores)).sum())} not")
+    for kind, count in (("same", is_same.sum()), ("different", (~is_same).sum())):
+        if count == 0:
+            raise ValueError(f"is_same: expected same and different pairs, found no {kind} pairs")
+    return scores, is_same
+
+
+def roc_curve(scores: ArrayLike, is_same: ArrayLike) -> RocCurve:
+    """The ROC of scores, exact: one point a distinct score.
+
+    Args:
+      scores: [P], larger for pairs more likely to be the same.
+      is_same: [P] booleans.
+
+    Returns:
+      A `RocCurve` of K points, K one more than the number of distinct scores.
+
+    Raises:
+      ValueError: as `check_scores`.
+
+    Example:
+      >>> curve = roc_curve([0.9, 0.8, 0.1], [True, False, False])
+      >>> curve.far.tolist(), curve.tar.tolist()
+      ([0.0, 0.0, 0.5, 1.0], [0.0, 1.0, 1.0, 1.0])
+    """
+    scores, is_same = check_scores(scores, is_same)
+    order = np.argsort(scores)[::-1]
+    descending = scores[order]
+    last_of_its_score = np.append(descending[:-1] != descending[1:], True)
+    accepted = np.flatnonzero(last_of_its_score) + 1
+    same_accepted = np.cumsum(is_same[order])[last_of_its_score]
+    num_same = int(is_same.sum())
+    return RocCurve(
+        far=np.append(0.0, (accepted - same_accepted) / (len(scores) - num_same)),
+        tar=np.append(0.0, same_accepted / num_same),
+        thresholds=np.append(np.inf, descending[last_of_its_score]),
+    )
+
+
+def area_under_curve(curve: RocCurve) -> float:
+    """The area under a ROC: P(same score > different score), a tie counting one half."""
+    return float(np.trapezoid(curve.tar, curve.far))
+
+
+def equal_error_rate(curve: RocCurve) -> float:
+    """Where FAR = FRR, on the straight line between the two neighbouring points of the curve.
+
+    Example:
+      >>> equal_error_rate(roc_curve([0.9, 0.2, 0.8, 0.1], [True, True, False, False]))
+      0.5
+    """
+    excess = curve.far + curve.tar - 1.0  # FAR - FRR: rises from -1 to 1
+    after = int(np.argmax(excess >= 0))
+    share = -excess[after - 1] / (excess[after] - excess[after - 1])
+    return float(curve.far[after - 1] + share * (curve.far[after] - curve.far[after - 1]))
+
+
+def tar_at_far(curve: RocCurve, fars: Iterable[float]) -> dict[str, float]:
+    """The best TAR among thresholds whose measured FAR is at most each of `fars`.
+
+    Nothing is interpolated, and ties are accepted together: with N different pairs a FAR below
+    1 / N is met only by accepting none of them.
+
+    Args:
+      curve: a ROC.
+      fars: false accept rates in [0, 1].
+
+    Returns:
+      The TAR by the name of its FAR, `far_name`.
+
+    Example:
+      >>> tar_at_far(roc_curve([0.9, 0.8, 0.7, 0.1], [True, False, True, False]), [0.1, 0.5])
+      {'1e-1': 0.5, '5e-1': 1.0}
+    """
+    # The guard keeps a FAR that is a ratio of counts, such as 3 / 3000, from missing itself.
+    return {
+        far_name(far): float(
+            curve.tar[np.searchsorted(curve.far, far * (1 + 1e-12), side="right") - 1]
+        )
+        for far in fars
+    }
+
+
+def far_name(far: float) -> str:
+    """A FAR as it is written in tables and JSON: 1e-3, 5e-1, 1e0."""
+    mantissa, exponent = f"{far:e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
