@@ -1,11 +1,11 @@
-"""Pairs files in LFW's format, their images, and pairs drawn from labels."""
+"""Pairs files in LFW's format, and their images."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from sphereface_jax.data.pairs import draw_pairs, find_images, read_pairs
+from sphereface_jax.data.pairs import find_images, read_pairs
 
 TWO_FOLDS = """2\t1
 Ann\t1\t4
@@ -96,37 +96,6 @@ def test_find_images_takes_any_suffix_and_lists_the_missing(tmp_path: Path) -> N
     assert missing == ["Ann/Ann_0002"]
     with pytest.raises(FileNotFoundError, match="expected a folder of images"):
         find_images(names, tmp_path / "none")
-
-
-def test_draw_pairs_follows_lfw() -> None:
-    labels = np.repeat(np.arange(12, dtype=np.int32), [1, 2, 3, 4] * 3)
-    pairs = draw_pairs(labels, num_pairs=60, num_folds=3, seed=1)
-    assert len(pairs.left) == 60
-    np.testing.assert_array_equal(labels[pairs.left] == labels[pairs.right], pairs.is_same)
-    assert (pairs.left != pairs.right).all()
-    people = []
-    for fold in range(3):
-        inside = pairs.folds == fold
-        assert (inside.sum(), pairs.is_same[inside].sum()) == (20, 10)
-        people.append({*labels[pairs.left[inside]], *labels[pairs.right[inside]]})
-    assert sum(map(len, people)) == len(set.union(*people))
-    again = draw_pairs(labels, num_pairs=60, num_folds=3, seed=1)
-    other = draw_pairs(labels, num_pairs=60, num_folds=3, seed=2)
-    np.testing.assert_array_equal(pairs.left, again.left)
-    assert (pairs.left != other.left).any()
-
-
-@pytest.mark.parametrize(
-    ("labels", "num_pairs", "message"),
-    [
-        ([0, 0, 0], 10, "two identities"),
-        ([0, 1, 2], 10, "two identities"),
-        ([0, 0, 1], 1, "num_pairs"),
-    ],
-)
-def test_draw_pairs_says_what_is_lacking(labels, num_pairs, message) -> None:
-    with pytest.raises(ValueError, match=message):
-        draw_pairs(np.array(labels), num_pairs=num_pairs)
 
 
 def test_lfw_pairs(shared_data: Path) -> None:

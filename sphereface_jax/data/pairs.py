@@ -1,4 +1,4 @@
-"""Verification pairs: LFW's text format, where their images lie, and drawing pairs of one's own.
+"""Verification pairs: LFW's text format, and where their images lie.
 
 A pairs file opens with `folds<TAB>pairs` (or the number of pairs alone), which is per fold and per
 kind: LFW's `10 300` announces ten folds of 300 same and 300 different pairs. A line of three fields
@@ -18,7 +18,7 @@ from sphereface_jax.data.images import IMAGE_SUFFIXES
 
 
 @dataclasses.dataclass(frozen=True)
-class Pairs:
+class NamedPairs:
     """Pairs of images by name, P of them.
 
     Attributes:
@@ -41,10 +41,10 @@ class Pairs:
         """Every image that a pair needs, once, sorted."""
         return tuple(sorted({*self.left, *self.right}))
 
-    def select(self, keep: np.ndarray) -> "Pairs":
+    def select(self, keep: np.ndarray) -> "NamedPairs":
         """The pairs where `keep`, bool [P], is true."""
         chosen = np.flatnonzero(keep)
-        return Pairs(
+        return NamedPairs(
             tuple(self.left[i] for i in chosen),
             tuple(self.right[i] for i in chosen),
             self.is_same[chosen],
@@ -52,7 +52,7 @@ class Pairs:
         )
 
 
-def read_pairs(path: str | os.PathLike[str]) -> Pairs:
+def read_pairs(path: str | os.PathLike[str]) -> NamedPairs:
     """Reads a pairs file in LFW's format; fields parted by tabs, or by other white space.
 
     Raises:
@@ -73,7 +73,7 @@ def read_pairs(path: str | os.PathLike[str]) -> Pairs:
             f"pairs, found {len(rows)}; is the file cut short?"
         )
     left, right, is_same = zip(*rows, strict=True)
-    return Pairs(
+    return NamedPairs(
         left,
         right,
         np.array(is_same, bool),
@@ -102,71 +102,6 @@ def find_images(
         if path := next((path for path in candidates if path.is_file()), None):
             found[name] = path
     return found, [name for name in names if name not in found]
-
-
-@dataclasses.dataclass(frozen=True)
-class IndexPairs:
-    """Pairs of examples by index, P of them.
-
-    Attributes:
-      left: int32 [P], the first example of each pair.
-      right: int32 [P], the second.
-      is_same: bool [P], whether both show one person.
-      folds: int32 [P], from 0.
-    """
-
-    left: np.ndarray
-    right: np.ndarray
-    is_same: np.ndarray
-    folds: np.ndarray
-
-
-def draw_pairs(
-    labels: np.ndarray, *, num_pairs: int, num_folds: int = 10, seed: int = 0
-) -> IndexPairs:
-    """Draws verification pairs from labelled examples, after LFW's design.
-
-    Folds share no identity; each holds as many same pairs as different ones; identities are drawn
-    evenly, whatever their number of images.
-
-    Args:
-      labels: int [N], the identity of each example.
-      num_pairs: how many; rounded down to a multiple of 2·`num_folds`.
-      num_folds: folds; fewer if the identities do not give two to each fold.
-      seed: which pairs.
-
-    Raises:
-      ValueError: fewer than two identities, none with two images, or no room for one pair of each
-        kind.
-    """
-    rng = np.random.Generator(np.random.Philox(seed))
-    members = {label: np.flatnonzero(labels == label) for label in np.unique(labels)}
-    paired = rng.permutation([label for label, rows in members.items() if len(rows) > 1])
-    single = rng.permutation([label for label, rows in members.items() if len(rows) == 1])
-    if not len(paired) or len(members) < 2:
-        raise ValueError(
-            "labels: expected two identities or more, one of them with two images or more, "
-            f"got {len(members)} identities, {len(paired)} with two images or more"
-        )
-    num_folds = max(1, min(num_folds, len(members) // 2, len(paired)))
-    per_kind = num_pairs // (2 * num_folds)
-    if per_kind < 1:
-        raise ValueError(f"num_pairs: expected at least {2 * num_folds}, got {num_pairs}")
-    order = np.concatenate([paired, single]).astype(labels.dtype)
-    columns: list[tuple[int, int, bool, int]] = []
-    for fold in range(num_folds):
-        people = order[fold::num_folds]
-        with_two = [label for label in people if len(members[label]) > 1]
-        for _ in range(per_kind):
-            left, right = rng.choice(members[rng.choice(with_two)], 2, replace=False)
-            columns.append((left, right, True, fold))
-        for _ in range(per_kind):
-            left, right = (rng.choice(members[k]) for k in rng.choice(people, 2, replace=False))
-            columns.append((left, right, False, fold))
-    left, right, is_same, folds = (np.array(column) for column in zip(*columns, strict=True))
-    return IndexPairs(
-        left.astype(np.int32), right.astype(np.int32), is_same, folds.astype(np.int32)
-    )
 
 
 def _read_lines(path: Path) -> list[str]:
