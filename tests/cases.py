@@ -1,0 +1,139 @@
+"""Every loss with the options that change its formula, and problems with known angles for them."""
+
+import functools
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import reference
+
+from sphereface_jax import LOSSES, NormStatistics
+
+_OPTIONS = [
+    ("softmax", {}),
+    ("softmax", {"bias": np.linspace(-1, 1, 6)}),
+    ("normalized_softmax", {}),
+    ("sphereface", {"margin": 1}),
+    ("sphereface", {"margin": 2, "annealing_lambda": 0.5}),
+    ("sphereface", {"margin": 3, "annealing_lambda": 5.0}),
+    ("sphereface", {}),
+    ("sphereface", {"margin": 5, "scale": 30.0}),
+    ("sphereface_r", {"version": "v0", "margin": 1.7}),
+    ("sphereface_r", {"version": "v0", "margin": 3.0, "scale": None}),
+    ("sphereface_r", {"version": "v1"}),
+    ("sphereface_r", {}),
+    ("sphereface_r", {"scale": None}),
+    ("sphereface_plus", {}),
+    ("sphereface2", {}),
+    ("sphereface2", {"variant": "A", "alpha": 0.6}),
+    ("sphereface2", {"variant": "M", "exponent": 2.5}),
+    ("cosface", {}),
+    ("arcface", {}),
+    ("arcface", {"beyond": "linear"}),
+    ("arcface", {"beyond": "clamp", "scale": None}),
+    ("combined_margin", {}),
+    ("combined_margin", {"m1": 0.9, "m2": 0.4, "m3": 0.15}),
+    ("subcenter_arcface", {}),
+    ("curricularface", {}),
+    ("magface", {}),
+    ("adaface", {}),
+]
+
+
+def _case_id(name, options):
+    values = [key if key == "bias" else f"{key}={value}" for key, value in options.items()]
+    return "-".join([name, *values])
+
+
+# By an id that is the loss's name alone where all options are at their defaults.
+CASES = {_case_id(name, options): (name, options) for name, options in _OPTIONS}
+
+# From straight ahead to almost opposite, each more than 1e-3 rad from every kink of CASES.
+ANGLES = np.array([0.1, 0.4, 0.7, 1.1, 1.5, 1.9, 2.4, 3.0])
+NORMS = np.array([0.5, 3.0, 9.0, 15.0, 30.0, 50.0, 80.0, 115.0])
+LABELS = np.array([0, 1, 2, 3, 4, 5, 0, 1])
+STATES = {
+    "sphereface2": 3.0,
+    "curricularface": 0.3,
+    "adaface": (15.0, 30.0),
+}
+
+
+def problem(name, dtype=jnp.float32, seed=0):
+    """Embeddings [8, 5] at ANGLES from their prototypes [6, 5], rounded to a dtype."""
+    rng = np.random.default_rng(seed)
+    size = (6, 3, 5) if LOSSES[name].num_subcenters else (6, 5)
+    prototypes = rng.normal(size=size) * rng.uniform(0.5, 2, size=(*size[:-1], 1))
+    nearest = prototypes[LABELS, 0] if len(size) == 3 else prototypes[LABELS]
+    ahead = nearest / np.linalg.norm(nearest, axis=1, keepdims=True)
+    aside = rng.normal(size=ahead.shape)
+    aside -= ahead * np.sum(ahead * aside, axis=1, keepdims=True)
+    aside /= np.linalg.norm(aside, axis=1, keepdims=True)
+    x = NORMS[:, None] * (np.cos(ANGLES)[:, None] * ahead + np.sin(ANGLES)[:, None] * aside)
+    return as_problem(jnp.asarray(x, dtype), jnp.asarray(prototypes, dtype))
+
+
+def as_problem(x, prototypes):
+    """The arrays, and the same numbers, rounding included, for the oracle."""
+    return SimpleNamespace(
+        x=x,
+        prototypes=prototypes,
+        x64=np.asarray(x, np.float64),
+        prototypes64=np.asarray(prototypes, np.float64),
+    )
+
+
+def initial_state(name):
+    """A state in mid-training as the library takes it, {} for a loss without one."""
+    if name not in STATES:
+        return {}
+    value = STATES[name]
+    if name == "adaface":
+        return {"state": NormStatistics(*map(jnp.float32, value))}
+    return {"state": jnp.float32(value)}
+
+
+@functools.cache
+def _compiled(name, static, signature):
+    del signature  # one function a shape, which is to be traced once
+    traces = []
+
+    def total(x, prototypes, labels, arrays):
+        traces.append(x.shape)
+        assert len(traces) == 1, f"{name} was traced again for the same shapes: {traces}"
+        result = LOSSES[name].loss(x, prototypes, labels, **dict(static), **arrays)
+        losses = result[0] if LOSSES[name].start else result
+        return losses.sum(), losses
+
+    return jax.jit(jax.value_and_grad(total, (0, 1), has_aux=True))
+
+
+def evaluate(name, options, x, prototypes, labels=LABELS):
+    """Losses [B], and the gradients of their sum by embeddings and by prototypes."""
+    options = initial_state(name) | options
+    arrays = {key: value for key, value in options.items() if hasattr(value, "shape")}
+    if "state" in options:
+        arrays["state"] = options["state"]
+    static = tuple((key, value) for key, value in options.items() if key not in arrays)
+    arguments = (x, prototypes, jnp.asarray(labels), arrays)
+    signature = str(jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), arguments))
+    (_, losses), gradients = _compiled(name, static, signature)(*arguments)
+    return losses, *gradients
+
+
+def oracle_arguments(name, data, labels=LABELS):
+    """What the oracle's functions take first."""
+    frozen = reference.freeze(name, data.x64, data.prototypes64, labels, STATES.get(name))
+    return name, data.x64, data.prototypes64, labels, frozen
+
+
+def assert_close(value, expected, relative, message=""):
+    """Every entry is within a fraction of the largest."""
+    np.testing.assert_allclose(
+        np.asarray(value, np.float64),
+        expected,
+        rtol=0,
+        atol=relative * np.max(np.abs(expected)),
+        err_msg=message,
+    )

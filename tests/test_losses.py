@@ -1,0 +1,436 @@
+"""Every loss against the oracle, in value and gradient, and what must hold for all of them."""
+
+import doctest
+import functools
+import inspect
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+from absl import flags
+from cases import (
+    CASES,
+    LABELS,
+    STATES,
+    as_problem,
+    assert_close,
+    evaluate,
+    initial_state,
+    oracle_arguments,
+    problem,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import sphereface_jax
+from sphereface_jax import LOSSES
+
+flags.FLAGS.mark_as_parsed()  # chex reads absl's flags
+EVERY_CASE = pytest.mark.parametrize("case", CASES)
+EVERY_LOSS = pytest.mark.parametrize("name", LOSSES)
+
+
+def assert_all_finite(*arrays):
+    for array in arrays:
+        assert np.all(np.isfinite(array))
+
+
+def assert_equal_results(results, expected, relative=1e-5):
+    """Losses to 1e-6, gradients to a looser fraction of their largest entry."""
+    assert_close(results[0], expected[0], 1e-6, "losses")
+    assert_close(results[1], expected[1], relative, "gradient by embeddings")
+    assert_close(results[2], expected[2], relative, "gradient by prototypes")
+
+
+@EVERY_CASE
+def test_loss_and_gradients_equal_the_oracle_s(case):
+    name, options = CASES[case]
+    data = problem(name)
+    arguments = oracle_arguments(name, data)
+    expected = (
+        reference.losses(*arguments, **options),
+        *reference.gradients(*arguments, **options),
+    )
+    assert_equal_results(evaluate(name, options, data.x, data.prototypes), expected)
+
+
+@EVERY_LOSS
+def test_loss_of_bfloat16_is_computed_in_float32(name):
+    data = problem(name, jnp.bfloat16)
+    results = evaluate(name, {}, data.x, data.prototypes)
+    assert [result.dtype for result in results] == [jnp.float32, jnp.bfloat16, jnp.bfloat16]
+    arguments = oracle_arguments(name, data)
+    expected = reference.losses(*arguments), *reference.gradients(*arguments)
+    # The gradients are rounded once, on their way out.
+    assert_equal_results(results, expected, relative=2**-8)
+
+
+class VariantsTest(chex.TestCase):
+    @chex.all_variants(with_pmap=False)  # pmap is jit of shard_map by now, and on its way out
+    def test_every_loss_and_its_logits_under_all_variants(self):
+        for name, row in LOSSES.items():
+            data = problem(name)
+            for public, oracle in [(row.loss, reference.losses), (row.logits, reference.logits)]:
+                function = self.variant(functools.partial(public, **initial_state(name)))
+                result = function(data.x, data.prototypes, jnp.asarray(LABELS))
+                value = result[0] if row.start else result
+                expected = oracle(*oracle_arguments(name, data))
+                chex.assert_shape(value, expected.shape)
+                assert_close(value, expected, 1e-6, name)
+
+
+# Gradient modes
+
+
+@pytest.mark.parametrize("name", [name for name in LOSSES if name != "softmax"])
+def test_detached_loss_has_the_gradient_of_the_plain_cosine(name):
+    data = problem(name)
+    arguments = oracle_arguments(name, data)
+    expected = reference.losses(*arguments), *reference.detached_gradients(*arguments)
+    results = evaluate(name, {"gradient": "detached"}, data.x, data.prototypes)
+    assert_equal_results(results, expected)
+
+
+@pytest.mark.parametrize(("margin", "lam"), [(1, 0.0), (2, 0.0), (3, 0.7), (4, 0.0), (4, 5.0)])
+def test_caffe_loss_has_the_authors_layer_s_gradient(margin, lam):
+    data = problem("sphereface")
+    data = as_problem(data.x, jnp.asarray(reference.unit(data.prototypes64), jnp.float32))
+    options = {"margin": margin, "annealing_lambda": lam}
+    losses = reference.losses(*oracle_arguments("sphereface", data), **options)
+    gradients = reference.caffe_gradients(data.x64, data.prototypes64, LABELS, margin, lam)
+    options["gradient"] = "caffe"
+    results = evaluate("sphereface", options, data.x, data.prototypes)
+    assert_equal_results(results, (losses, *gradients))
+
+
+def test_caffe_loss_at_margin_one_is_a_linear_layer():
+    data = problem("sphereface")
+    unit = jnp.asarray(reference.unit(data.prototypes64), jnp.float32)
+
+    def linear(x, prototypes):
+        logits = x @ prototypes.T
+        losses = jax.nn.logsumexp(logits, axis=1) - logits[jnp.arange(8), LABELS]
+        return losses.sum(), losses
+
+    gradients, losses = jax.grad(linear, (0, 1), has_aux=True)(data.x, unit)
+    results = evaluate("sphereface", {"margin": 1, "gradient": "caffe"}, data.x, unit)
+    assert_equal_results(results, (losses, *gradients))
+
+
+# Edges
+
+
+def plane_problem(name, angles):
+    """Embeddings of length 2 at exact angles from prototype 0, in the plane of axes 0 and 1."""
+    prototypes = np.array(problem(name).prototypes64)
+    prototypes[0] = 0
+    prototypes[0, ..., 0] = 3
+    x = np.zeros((8, 5))
+    x[:, 0], x[:, 1] = 2 * np.cos(angles), 2 * np.sin(angles)
+    x[np.abs(x) < 1e-12] = 0  # cosines of exactly 0 and ±1
+    return as_problem(jnp.asarray(x, jnp.float32), jnp.asarray(prototypes, jnp.float32))
+
+
+def is_jump(name, options, angles):
+    """Where the formula itself jumps, so that rounding decides: at π/2 or at π − m."""
+    if name == "magface":
+        return np.abs(angles - np.pi / 2) < 1e-6
+    jumps = name == "curricularface" or options.get("beyond") == "linear"
+    return (np.abs(angles - (np.pi - 0.5)) < 1e-6) & jumps
+
+
+@EVERY_CASE
+def test_loss_is_exact_and_its_gradients_finite_at_every_edge(case):
+    name, options = CASES[case]
+    borders = {k / m for m in range(1, 6) for k in range(m + 1)}
+    arcs = {1 - 0.5 / np.pi, 1 - 0.4 / np.pi, 1 / 1.4, 1 / 1.7}
+    labels = np.zeros(8, np.int64)
+    for angles in np.pi * np.resize(sorted(borders | arcs), (2, 8)):
+        data = plane_problem(name, angles)
+        losses, by_x, by_prototypes = evaluate(name, options, data.x, data.prototypes, labels)
+        expected = reference.losses(*oracle_arguments(name, data, labels), **options)
+        continuous = ~is_jump(name, options, angles)
+        assert_close(losses[continuous], expected[continuous], 2e-6)
+        assert_all_finite(losses, by_x, by_prototypes)
+
+
+@EVERY_CASE
+def test_zero_embeddings_get_and_give_no_gradient(case):
+    name, options = CASES[case]
+    data = problem(name)
+    _, by_x, by_prototypes = evaluate(name, options, jnp.zeros_like(data.x), data.prototypes)
+    if name == "softmax":  # nothing is normalised: the logits are linear in x at zero too
+        zeros = np.zeros_like(data.x64)
+        expected = reference.gradients(name, zeros, data.prototypes64, LABELS, **options)
+        assert_close(by_x, expected[0], 1e-5)
+        return
+    assert np.all(by_x == 0)
+    if name == "sphereface_plus":  # whose regularizer does not look at embeddings
+        by_prototypes -= jax.grad(
+            lambda prototypes: 0.8 * sphereface_jax.mhe_regularizer(prototypes, LABELS)
+        )(data.prototypes)
+    np.testing.assert_allclose(by_prototypes, 0, atol=1e-6)
+    one_zero = data.x.at[2].set(0)
+    losses, by_x, by_prototypes = evaluate(name, options, one_zero, data.prototypes)
+    assert np.all(by_x[2] == 0)
+    assert np.any(by_x[3] != 0)
+    assert_all_finite(losses, by_x, by_prototypes)
+
+
+@pytest.mark.parametrize("margin", [1, 4])
+def test_caffe_loss_gives_no_gradient_to_a_zero_embedding(margin):
+    data = problem("sphereface")
+    options = {"margin": margin, "annealing_lambda": 0.0, "gradient": "caffe"}
+    results = evaluate("sphereface", options, data.x.at[2].set(0), data.prototypes)
+    assert np.all(results[1][2] == 0)
+    assert_all_finite(*results)
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(
+    case=st.sampled_from([case for case in CASES if not case.startswith("softmax")]),
+    shape=st.sampled_from([(1, 1, 1), (1, 4, 2), (3, 2, 4), (5, 3, 3)]),
+    exponents=st.lists(st.floats(-6, 4), min_size=5, max_size=5),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_loss_is_exact_for_any_shape_labels_and_norms(case, shape, exponents, seed):
+    name, options = CASES[case]
+    batch, classes, width = shape
+    rng = np.random.default_rng(seed)
+    size = (classes, 3, width) if LOSSES[name].num_subcenters else (classes, width)
+    x = reference.unit(rng.normal(size=(batch, width))) * 10.0 ** np.array(exponents)[:batch, None]
+    prototypes = rng.normal(size=size)
+    data = as_problem(jnp.asarray(x, jnp.float32), jnp.asarray(prototypes, jnp.float32))
+    labels = rng.integers(0, classes, batch)
+    results = evaluate(name, options, data.x, data.prototypes, labels)
+    arguments = oracle_arguments(name, data, labels)
+    expected = reference.losses(*arguments, **options)
+    logits = reference.logits(*arguments, **options)
+    # A cosine is known to an ulp only; near ±1 an angle is then known to its square root.
+    sine = np.sqrt(1 - reference.cosines(data.x64, data.prototypes64) ** 2).min(axis=1)
+    slack = 1 + 0.5 / np.maximum(sine, 3e-4)
+    tolerance = 2e-6 * slack * (1 + classes * np.abs(logits).max(axis=1))
+    assert np.all(np.abs(np.asarray(results[0], np.float64) - expected) <= tolerance)
+    assert_all_finite(*results)
+
+
+# Identities
+
+
+@pytest.mark.parametrize("options", [{"margin": 1}, {"annealing_lambda": jnp.float32(jnp.inf)}])
+def test_sphereface_without_a_margin_is_the_cross_entropy_of_linear_logits(options):
+    data = problem("sphereface")
+
+    def plain(x, prototypes):
+        logits = x @ sphereface_jax.normalize(prototypes).T
+        losses = jax.nn.logsumexp(logits, axis=1) - logits[jnp.arange(8), LABELS]
+        return losses.sum(), losses
+
+    gradients, losses = jax.grad(plain, (0, 1), has_aux=True)(data.x, data.prototypes)
+    results = evaluate("sphereface", options, data.x, data.prototypes)
+    assert_equal_results(results, (losses, *gradients))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("cosface", {"margin": 0.0}),
+        ("arcface", {"margin": 0.0}),
+        ("arcface", {"margin": 0.0, "beyond": "linear"}),
+        ("arcface", {"margin": 0.0, "beyond": "clamp"}),
+        ("combined_margin", {"m1": 1.0, "m2": 0.0, "m3": 0.0}),
+    ],
+)
+def test_losses_without_a_margin_are_the_normalized_softmax_loss(name, options):
+    data = problem(name)
+    results = evaluate(name, options | {"scale": 30.0}, data.x, data.prototypes)
+    expected = evaluate("normalized_softmax", {"scale": 30.0}, data.x, data.prototypes)
+    assert_equal_results(results, expected)
+
+
+@pytest.mark.parametrize("margin", [1, 2, 3, 4])
+def test_sphereface_r_v0_at_an_integer_margin_is_psi(margin):
+    data = problem("sphereface")
+    logits = sphereface_jax.sphereface_r_logits(
+        data.x, data.prototypes, LABELS, version="v0", margin=float(margin), scale=1.0
+    )
+    cosine = sphereface_jax.cosine(data.x, data.prototypes)[jnp.arange(8), LABELS]
+    expected = sphereface_jax.monotone_psi(cosine, margin)
+    np.testing.assert_array_equal(logits[jnp.arange(8), LABELS], expected)
+
+
+# State and regularizers
+
+
+def test_curricularface_follows_the_mean_cosine_before_it_uses_it():
+    data = problem("curricularface")
+    cosine = reference.cosines(data.x64, data.prototypes64)[np.arange(8), LABELS]
+    _, t = sphereface_jax.curricularface_loss(
+        data.x, data.prototypes, LABELS, state=jnp.float32(0.5)
+    )
+    np.testing.assert_allclose(t, 0.99 * 0.5 + 0.01 * cosine.mean(), rtol=1e-6)
+
+
+def test_adaface_follows_the_norms():
+    data = problem("adaface")
+    norms = np.clip(np.linalg.norm(data.x64, axis=1), 1e-3, 100)
+    state = LOSSES["adaface"].init_state(6)
+    _, state = sphereface_jax.adaface_loss(data.x, data.prototypes, LABELS, state=state, rate=0.2)
+    np.testing.assert_allclose(state.mean, 0.8 * 20 + 0.2 * norms.mean(), rtol=1e-6)
+    np.testing.assert_allclose(state.std, 0.8 * 100 + 0.2 * norms.std(ddof=1), rtol=1e-6)
+
+
+def test_sphereface2_learns_its_bias():
+    data = problem("sphereface2")
+
+    def total(bias):
+        losses, state = sphereface_jax.sphereface2_loss(data.x, data.prototypes, LABELS, state=bias)
+        return losses.sum(), state
+
+    slope, state = jax.grad(total, has_aux=True)(jnp.float32(3.0))
+    assert state == 3.0
+    step, arguments = 1e-4, ("sphereface2", data.x64, data.prototypes64, LABELS)
+    rise = reference.losses(*arguments, 3 + step) - reference.losses(*arguments, 3 - step)
+    np.testing.assert_allclose(slope, rise.sum() / (2 * step), rtol=1e-4)
+
+
+@pytest.mark.parametrize("variant", "CAM")
+@pytest.mark.parametrize("num_classes", [2, 10, 10_572])
+def test_sphereface2_bias_is_the_best_at_right_angles(variant, num_classes):
+    expected = reference.sphereface2_bias(num_classes, variant)
+    bias = sphereface_jax.sphereface2_bias_init(num_classes, variant=variant)
+    np.testing.assert_allclose(bias, expected, rtol=1e-6)
+    assert LOSSES["sphereface2"].init_state(num_classes, variant=variant, loss_weight=5) == bias
+
+
+def test_mhe_regularizer_counts_every_class_of_the_batch_once():
+    prototypes = problem("sphereface").prototypes
+    labels = jnp.array([4, 1, 4, 2, 1, 4])
+    value = sphereface_jax.mhe_regularizer(prototypes, labels)
+    expected = reference.energy(np.asarray(prototypes, np.float64), np.asarray(labels))
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    assert sphereface_jax.mhe_regularizer(prototypes, jnp.array([3, 3])) == 0
+
+
+def test_mhe_regularizer_is_finite_where_prototypes_coincide():
+    value_and_slope = jax.value_and_grad(sphereface_jax.mhe_regularizer)
+    value, slope = value_and_slope(jnp.ones((2, 4)), jnp.array([0, 1]))
+    np.testing.assert_allclose(value, 5e4, rtol=1e-2)
+    assert np.all(slope == 0)
+
+
+# What holds for every loss
+
+
+@EVERY_LOSS
+def test_permuting_the_classes_permutes_nothing_else(name):
+    data = problem(name)
+    order = np.random.default_rng(1).permutation(6)
+    losses, by_x, by_prototypes = evaluate(name, {}, data.x, data.prototypes)
+    labels = np.argsort(order)[LABELS]
+    results = evaluate(name, {}, data.x, data.prototypes[order], labels)
+    assert_equal_results(results, (losses, by_x, by_prototypes[order]))
+
+
+@pytest.mark.parametrize(
+    "case", ["softmax", "sphereface", "sphereface_r", "sphereface2", "subcenter_arcface"]
+)
+def test_rows_past_num_classes_never_take_part(case):
+    name, options = CASES[case]
+    data = problem(name)
+    padded = jnp.pad(data.prototypes, [(0, 3)] + [(0, 0)] * (data.prototypes.ndim - 1))
+    padded = padded.at[6].set(100)
+    options = options | {"num_classes": 6}
+    losses, by_x, by_prototypes = evaluate(name, options, data.x, padded)
+    expected = evaluate(name, {}, data.x, data.prototypes)
+    assert_equal_results((losses, by_x, by_prototypes[:6]), expected)
+    assert np.all(by_prototypes[6:] == 0)
+    result = LOSSES[name].logits(data.x, padded, LABELS, num_classes=6, **initial_state(name))
+    logits = result[0] if LOSSES[name].start else result
+    assert np.all(logits[:, 6:] == -np.inf)
+    assert_all_finite(logits[:, :6])
+
+
+def test_sphereface_loss_keeps_its_relative_precision_when_it_is_tiny():
+    x, prototypes = jnp.array([[20.0, 0.0]]), jnp.array([[1.0, 0.0], [0.0, 1.0]])
+    loss, slope = jax.value_and_grad(
+        lambda scale: sphereface_jax.cosface_loss(
+            x, prototypes, jnp.array([0]), margin=0.0, scale=scale
+        )[0]
+    )(40.0)
+    np.testing.assert_allclose(loss, np.exp(-40), rtol=1e-5)
+    np.testing.assert_allclose(slope, -np.exp(-40), rtol=1e-5)
+
+
+def test_a_loss_is_traced_once_for_all_steps_of_a_run():
+    data = problem("sphereface")
+    chex.clear_trace_counter()
+
+    @jax.jit
+    @chex.assert_max_traces(n=1)
+    def loss(x, labels, step):
+        annealing_lambda = sphereface_jax.annealed_lambda()(step)
+        return sphereface_jax.sphereface_loss(
+            x, data.prototypes, labels, annealing_lambda=annealing_lambda
+        )
+
+    losses = [loss(data.x, jnp.asarray(LABELS), step).sum() for step in range(3)]
+    assert losses[0] < losses[1] < losses[2]  # λ falls, the margin bites
+
+
+@pytest.mark.parametrize("name", ["sphereface", "sphereface2", "subcenter_arcface", "adaface"])
+def test_a_loss_can_be_vmapped_over_seeds(name):
+    first, second = problem(name, seed=0), problem(name, seed=1)
+
+    def total(x, prototypes):
+        result = LOSSES[name].loss(x, prototypes, jnp.asarray(LABELS), **initial_state(name))
+        losses = result[0] if LOSSES[name].start else result
+        return losses.sum(), losses
+
+    function = jax.jit(jax.vmap(jax.value_and_grad(total, (0, 1), has_aux=True)))
+    x = jnp.stack([first.x, second.x])
+    prototypes = jnp.stack([first.prototypes, second.prototypes])
+    (_, losses), (by_x, by_prototypes) = function(x, prototypes)
+    for i, data in enumerate([first, second]):
+        expected = evaluate(name, {}, data.x, data.prototypes)
+        assert_equal_results((losses[i], by_x[i], by_prototypes[i]), expected)
+
+
+def test_a_loss_has_a_forward_derivative_too():
+    data = problem("sphereface")
+    direction = jnp.ones_like(data.x)
+    _, tangent = jax.jvp(
+        lambda x: sphereface_jax.sphereface_loss(x, data.prototypes, LABELS).sum(),
+        (data.x,),
+        (direction,),
+    )
+    by_x = evaluate("sphereface", {}, data.x, data.prototypes)[1]
+    np.testing.assert_allclose(tangent, jnp.vdot(by_x, direction), rtol=1e-4)
+
+
+# The public face
+
+
+@EVERY_LOSS
+def test_a_row_s_functions_are_exported_and_documented(name):
+    row = LOSSES[name]
+    for kind, function in [("loss", row.loss), ("logits", row.logits)]:
+        assert getattr(sphereface_jax, f"{name}_{kind}") is function
+        assert function.__name__ in sphereface_jax.__all__
+        parameters = inspect.signature(function).parameters
+        assert list(parameters)[:3] == ["embeddings", "prototypes", "labels"]
+        for parameter in parameters:
+            assert f"  {parameter}: " in function.__doc__
+    assert ("state" in inspect.signature(row.loss).parameters) == (name in STATES)
+
+
+@pytest.mark.parametrize(
+    "public", [n for n in sphereface_jax.__all__ if callable(getattr(sphereface_jax, n))]
+)
+def test_docstring_examples_run(public):
+    function = getattr(sphereface_jax, public)
+    for test in doctest.DocTestFinder(recurse=False).find(function, public, globs={}):
+        assert doctest.DocTestRunner().run(test).failed == 0
