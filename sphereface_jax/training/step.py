@@ -48,7 +48,7 @@ def make_train_step(
         (loss, (embeddings, loss_state, model_state)), grads = jax.value_and_grad(
             mean_loss, has_aux=True
         )(trained, state, batch)
-        norm = optax.global_norm(grads)
+        norm = optax.tree.norm(grads)
         if clip_norm is not None:
             grads = jax.tree.map(lambda g: g * jnp.minimum(1.0, clip_norm / norm), grads)
         updated, opt_state = {}, {}
