@@ -5,6 +5,7 @@ time. Values are checked only where they are concrete: inside `jax.jit` labels p
 """
 
 import numbers
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -121,20 +122,62 @@ def require_head_inputs(
     return num_classes
 
 
-def require_integer_margin(margin: Any) -> int:
-    """Checks that a margin is an integer of at least 1, and returns it as an int.
+def require_choice(argument: str, value: object, choices: Sequence[str]) -> None:
+    """Checks that a value is one of some names.
 
     Args:
-      margin: the multiplier of the target's angle.
-
-    Returns:
-      The margin.
+      argument: the argument's name in the public signature.
+      value: the value.
+      choices: the names.
 
     Raises:
-      ValueError: if it is anything else, a traced value included.
+      ValueError: if it is none of them.
     """
-    expected = "an integer of at least 1, known when the function is traced"
-    is_number = isinstance(margin, numbers.Real) and not isinstance(margin, bool)
-    require(is_number, "margin", expected, f"{margin!r}")
-    require(margin >= 1 and float(margin).is_integer(), "margin", expected, margin)
-    return int(margin)
+    expected = f"one of {', '.join(repr(choice) for choice in choices)}"
+    require(value in choices, argument, expected, repr(value))
+
+
+def require_hyperparameter(argument: str, value: Any, default: Any) -> None:
+    """Checks that a value is of its default's kind: a name, or a number of at least 0.
+
+    None passes for a scale and for what is None by default. Numbers may be arrays of shape [],
+    whose values are not looked at.
+
+    Args:
+      argument: the argument's name in the public signature.
+      value: the value.
+      default: its default.
+
+    Raises:
+      ValueError: if it is of another kind.
+    """
+    if value is None and (default is None or argument == "scale"):
+        return
+    if isinstance(default, str):
+        require(isinstance(value, str), argument, "a string", repr(value))
+    elif hasattr(value, "shape") and not isinstance(value, numbers.Real):
+        require(value.shape == (), argument, "a number", f"shape {list(value.shape)}")
+    else:
+        is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        require(is_number and value >= 0, argument, "a number of at least 0", repr(value))
+
+
+def require_like(argument: str, value: Any, pattern: Any) -> None:
+    """Checks that a pytree has a pattern's structure and shapes.
+
+    Args:
+      argument: the argument's name in the public signature.
+      value: the pytree.
+      pattern: a pytree of `jax.ShapeDtypeStruct`.
+
+    Raises:
+      ValueError: if it differs.
+    """
+    leaves, structure = jax.tree.flatten(value)
+    expected_leaves, expected_structure = jax.tree.flatten(pattern)
+    shapes = [np.shape(leaf) for leaf in leaves]
+    is_like = (str(structure), shapes) == (
+        str(expected_structure),
+        [x.shape for x in expected_leaves],
+    )
+    require(is_like, argument, f"{pattern}", f"{value!r:.80}")

@@ -1,29 +1,126 @@
 """The dense head: all cosines [B, C] at once, the readable reference of the engine."""
 
-import dataclasses
-from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from sphereface_jax.geometry import cosine as cosine_of
-from sphereface_jax.geometry import safe_norm
+from sphereface_jax.heads.engine import (
+    Margin,
+    head_dtype,
+    score_others,
+    score_targets,
+    similarities,
+)
 
 Array = jax.Array
 
 
-@dataclasses.dataclass(frozen=True)
-class Margin:
-    """What one loss is to the engine.
+class Scores(NamedTuple):
+    """A batch scored against all classes.
 
     Attributes:
-      target: (cosine_y [B], norms [B], state) -> what stands in place of cosine_y.
-      scale: what all cosines are multiplied by; None means each embedding's own length.
+      target: the target's logits [B].
+      others: logits [B, C], −∞ for the target and for rows that are no classes.
+      is_label: which of them is the target [B, C].
+      extra: what the regularizer adds to the loss [B].
+      state: the loss's state, updated.
     """
 
-    target: Callable[[Array, Array, Any], Array]
-    scale: float | None = None
+    target: Array
+    others: Array
+    is_label: Array
+    extra: Array
+    state: Any
+
+
+def dense_logits(
+    margin: Margin,
+    embeddings: Array,
+    prototypes: Array,
+    labels: Array,
+    *,
+    num_classes: int,
+    state: Any = None,
+    bias: Array | None = None,
+) -> tuple[Array, Any]:
+    """Logits of a margin.
+
+    Args:
+      margin: the margin.
+      embeddings: [B, D].
+      prototypes: [C, D], or [C, K, D] with sub-centres.
+      labels: [B].
+      num_classes: rows of prototypes from here on are no classes; their logits are −∞.
+      state: what the loss carries through training.
+      bias: added to the logits, [C] or a scalar.
+
+    Returns:
+      Logits [B, C] and the state, updated.
+    """
+    scores = _score(margin, embeddings, prototypes, labels, num_classes, state, bias)
+    return jnp.where(scores.is_label, scores.target[:, None], scores.others), scores.state
+
+
+def dense_loss(
+    margin: Margin,
+    embeddings: Array,
+    prototypes: Array,
+    labels: Array,
+    *,
+    num_classes: int,
+    state: Any = None,
+    bias: Array | None = None,
+) -> tuple[Array, Any]:
+    """Loss of a margin.
+
+    Args:
+      margin: the margin.
+      embeddings: [B, D].
+      prototypes: [C, D], or [C, K, D] with sub-centres.
+      labels: [B].
+      num_classes: rows of prototypes from here on are no classes; they never take part.
+      state: what the loss carries through training.
+      bias: added to the logits, [C] or a scalar.
+
+    Returns:
+      Losses [B] and the state, updated.
+    """
+    scores = _score(margin, embeddings, prototypes, labels, num_classes, state, bias)
+    accumulated = margin.reduction.accumulate(scores.others)
+    loss = margin.weight * margin.reduction.finish(accumulated, scores.target)
+    return loss + scores.extra, scores.state
+
+
+def _score(
+    margin: Margin,
+    embeddings: Array,
+    prototypes: Array,
+    labels: Array,
+    num_classes: int,
+    state: Any,
+    bias: Array | None,
+) -> Scores:
+    dtype = head_dtype(embeddings, prototypes)
+    embeddings, prototypes = jnp.asarray(embeddings, dtype), jnp.asarray(prototypes, dtype)
+    labels = jnp.asarray(labels, jnp.int32)
+    similarity = similarities(margin, embeddings, prototypes)
+    cosine_y = _take_label(similarity, labels)
+    examples = score_targets(margin, embeddings, prototypes[labels], labels, cosine_y, state)
+    target, others = examples.logit, score_others(margin, examples, similarity)
+    if bias is not None:
+        bias = jnp.broadcast_to(jnp.asarray(bias, dtype), others.shape[1:])
+        target, others = target + bias[labels], others + bias
+    is_label = _is_label(similarity, labels)
+    left_out = is_label
+    if num_classes < prototypes.shape[0]:
+        left_out = is_label | (jnp.arange(prototypes.shape[0]) >= num_classes)
+    others = jnp.where(left_out, -jnp.inf, others)
+    return Scores(target, others, is_label, examples.extra, examples.state)
+
+
+def _is_label(values: Array, labels: Array) -> Array:
+    return jnp.arange(values.shape[1], dtype=labels.dtype) == labels[:, None]
 
 
 @jax.custom_jvp
@@ -35,82 +132,5 @@ def _take_label(values: Array, labels: Array) -> Array:
 @_take_label.defjvp
 def _take_label_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     values, labels = primals
-    tangent = jnp.where(_is_label(values, labels), tangents[0], 0).sum(axis=1)
+    tangent = jnp.sum(jnp.where(_is_label(values, labels), tangents[0], 0), axis=1)
     return _take_label(values, labels), tangent
-
-
-def _is_label(values: Array, labels: Array) -> Array:
-    return jnp.arange(values.shape[1], dtype=jnp.int32) == labels[:, None]
-
-
-def _target_and_logits(
-    margin: Margin,
-    embeddings: Array,
-    prototypes: Array,
-    labels: Array,
-    num_classes: int,
-    state: Any,
-) -> tuple[Array, Array]:
-    """The target's logit [B] and all logits [B, C], it among them."""
-    dtype = jnp.promote_types(jnp.promote_types(embeddings.dtype, prototypes.dtype), jnp.float32)
-    embeddings, prototypes = jnp.asarray(embeddings, dtype), jnp.asarray(prototypes, dtype)
-    labels = jnp.asarray(labels, jnp.int32)
-    norms = safe_norm(embeddings)
-    cosine = cosine_of(embeddings, prototypes)
-    scale = norms if margin.scale is None else jnp.full_like(norms, margin.scale)
-    target = scale * margin.target(_take_label(cosine, labels), norms, state)
-    logits = jnp.where(_is_label(cosine, labels), target[:, None], scale[:, None] * cosine)
-    if num_classes < prototypes.shape[0]:
-        logits = jnp.where(jnp.arange(prototypes.shape[0]) < num_classes, logits, -jnp.inf)
-    return target, logits
-
-
-def dense_logits(
-    margin: Margin,
-    embeddings: Array,
-    prototypes: Array,
-    labels: Array,
-    *,
-    num_classes: int,
-    state: Any = None,
-) -> Array:
-    """The logits of a margin.
-
-    Args:
-      margin: the margin.
-      embeddings: [B, D].
-      prototypes: [C, D].
-      labels: [B].
-      num_classes: rows of prototypes from here on are no classes; their logits are −∞.
-      state: what the margin carries through training.
-
-    Returns:
-      Logits [B, C].
-    """
-    return _target_and_logits(margin, embeddings, prototypes, labels, num_classes, state)[1]
-
-
-def dense_loss(
-    margin: Margin,
-    embeddings: Array,
-    prototypes: Array,
-    labels: Array,
-    *,
-    num_classes: int,
-    state: Any = None,
-) -> Array:
-    """The softmax cross entropy of a margin's logits.
-
-    Args:
-      margin: the margin.
-      embeddings: [B, D].
-      prototypes: [C, D].
-      labels: [B].
-      num_classes: rows of prototypes from here on are no classes; they never take part.
-      state: what the margin carries through training.
-
-    Returns:
-      Losses [B].
-    """
-    target, logits = _target_and_logits(margin, embeddings, prototypes, labels, num_classes, state)
-    return jax.nn.logsumexp(logits, axis=1) - target
