@@ -1,4 +1,4 @@
-"""The house keeps its floors: a module imports only lower floors, and the top import stays light."""
+"""The house keeps its floors: imports go down only, and the top import stays light."""
 
 import ast
 import subprocess

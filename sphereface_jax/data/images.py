@@ -1,0 +1,112 @@
+"""Encoded bytes in, RGB pixels out; and one error that names the image when that cannot be done.
+
+Everything that decodes a picture in this package comes through `decode_image`, so that every source
+agrees on what a pixel is: uint8, [H, W, 3], red first, grey repeated over the three channels.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".pgm", ".bmp", ".webp")
+
+
+class UnreadableImage(ValueError):  # noqa: N818
+    """An image that is missing, empty, truncated or in no format that OpenCV reads."""
+
+
+def decode_image(encoded: bytes | np.ndarray, name: str) -> np.ndarray:
+    """Decodes JPEG, PNG, PGM, BMP or WebP bytes.
+
+    Args:
+      encoded: the bytes of the file.
+      name: what to call the image in an error.
+
+    Returns:
+      uint8 [H, W, 3], RGB.
+
+    Raises:
+      UnreadableImage: nothing there, or OpenCV refuses it (a truncated JPEG included).
+    """
+    buffer = np.frombuffer(encoded, np.uint8)
+    if not buffer.size:
+        raise UnreadableImage(f"{name}: the image is empty (0 bytes); replace or delete it")
+    try:
+        image = cv2.imdecode(buffer, cv2.IMREAD_COLOR_RGB)
+    except cv2.error as error:
+        raise UnreadableImage(f"{name}: {_reason(error)} ({buffer.size} bytes)") from None
+    if image is None:
+        raise UnreadableImage(
+            f"{name}: not an image that OpenCV can decode, or truncated ({buffer.size} bytes); "
+            "replace or delete it"
+        )
+    return image
+
+
+def read_image(path: str | os.PathLike[str]) -> np.ndarray:
+    """Reads and decodes one file.
+
+    Returns:
+      uint8 [H, W, 3], RGB.
+
+    Raises:
+      UnreadableImage: the file is missing, cannot be opened, or does not decode.
+    """
+    return decode_image(read_bytes(path), os.fspath(path))
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of an image file; half the time of `Path.read_bytes` on files of a few kilobytes.
+
+    Raises:
+      UnreadableImage: the file is missing or cannot be read.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        try:
+            size = os.fstat(descriptor).st_size
+            encoded = os.read(descriptor, size)
+            while len(encoded) < size and (more := os.read(descriptor, size - len(encoded))):
+                encoded += more
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UnreadableImage(f"{os.fspath(path)}: cannot be read ({reason})") from None
+    return encoded
+
+
+def encode_png(image: np.ndarray) -> bytes:
+    """Encodes uint8 [H, W, 3] RGB without loss."""
+    return cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
+
+
+class ImagePaths:
+    """Unlabelled images by path, for embedding: an `ImageSequence`."""
+
+    def __init__(self, paths: Sequence[str | os.PathLike[str]]):
+        self.paths = [os.fspath(path) for path in paths]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"image": read_image(self.paths[index])}
+
+    def describe(self, index: int) -> str:
+        """The path."""
+        return self.paths[index]
+
+
+def is_image_path(path: str | os.PathLike[str]) -> bool:
+    """Whether the name ends as an image's does and is not hidden."""
+    name = os.path.basename(os.fspath(path))
+    return not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
+
+
+def _reason(error: cv2.error) -> str:
+    return " ".join(str(error).split())

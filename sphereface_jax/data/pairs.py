@@ -1,0 +1,149 @@
+"""Verification pairs: LFW's text format, and where their images lie.
+
+A pairs file opens with `folds<TAB>pairs` (or the number of pairs alone), which is per fold and per
+kind: LFW's `10 300` announces ten folds of 300 same and 300 different pairs. A line of three fields
+`Name 1 4` is two images of one person, a line of four `Name 3 Other 2` one image each of two.
+
+Reference: Huang et al., "Labeled Faces in the Wild", 2007.
+"""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from sphereface_jax.data.images import IMAGE_SUFFIXES
+
+
+@dataclasses.dataclass(frozen=True)
+class NamedPairs:
+    """Pairs of images by name, P of them.
+
+    Attributes:
+      left: the first image of each pair, as `Name/Name_0001`.
+      right: the second.
+      is_same: bool [P], whether both show one person.
+      folds: int32 [P], from 0; all 0 in a file without folds.
+    """
+
+    left: tuple[str, ...]
+    right: tuple[str, ...]
+    is_same: np.ndarray
+    folds: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.left)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every image that a pair needs, once, sorted."""
+        return tuple(sorted({*self.left, *self.right}))
+
+    def select(self, keep: np.ndarray) -> "NamedPairs":
+        """The pairs where `keep`, bool [P], is true."""
+        chosen = np.flatnonzero(keep)
+        return NamedPairs(
+            tuple(self.left[i] for i in chosen),
+            tuple(self.right[i] for i in chosen),
+            self.is_same[chosen],
+            self.folds[chosen],
+        )
+
+
+def read_pairs(path: str | os.PathLike[str]) -> NamedPairs:
+    """Reads a pairs file in LFW's format; fields parted by tabs, or by other white space.
+
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: a line that is not a pair, or a header that announces another number of pairs;
+        names the file, the line, and what was expected and found.
+    """
+    lines = _read_lines(Path(path))
+    folds, per_kind = _parse_header(lines[0] if lines else "", path)
+    rows = [
+        _parse_pair(line, f"{path}:{number}")
+        for number, line in enumerate(lines[1:], start=2)
+        if line.strip()
+    ]
+    if len(rows) != folds * 2 * per_kind:
+        raise ValueError(
+            f"{path}:1: the header announces {folds} x 2 x {per_kind} = {folds * 2 * per_kind} "
+            f"pairs, found {len(rows)}; is the file cut short?"
+        )
+    left, right, is_same = zip(*rows, strict=True)
+    return NamedPairs(
+        left,
+        right,
+        np.array(is_same, bool),
+        np.repeat(np.arange(folds, dtype=np.int32), 2 * per_kind),
+    )
+
+
+def find_images(
+    names: Sequence[str], directory: str | os.PathLike[str]
+) -> tuple[dict[str, Path], list[str]]:
+    """Finds each image `Name/Name_0001` under a folder, with any image suffix.
+
+    Returns:
+      The path of each image found, and the names of those missing.
+
+    Raises:
+      FileNotFoundError: no such folder.
+    """
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise FileNotFoundError(f"{directory}: expected a folder of images, found none")
+    suffixes = [*IMAGE_SUFFIXES, *(suffix.upper() for suffix in IMAGE_SUFFIXES)]
+    found: dict[str, Path] = {}
+    for name in names:
+        candidates = (directory / f"{name}{suffix}" for suffix in suffixes)
+        if path := next((path for path in candidates if path.is_file()), None):
+            found[name] = path
+    return found, [name for name in names if name not in found]
+
+
+def _read_lines(path: Path) -> list[str]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: expected a pairs file, found none")
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path}: expected text in UTF-8, found byte {error.object[error.start]:#04x} at "
+            f"offset {error.start}"
+        ) from None
+
+
+def _parse_header(line: str, path: str | os.PathLike[str]) -> tuple[int, int]:
+    fields = line.split()
+    numbers = [int(field) for field in fields if field.isascii() and field.isdigit()]
+    if len(numbers) != len(fields) or len(numbers) not in (1, 2) or not all(numbers):
+        raise ValueError(
+            f"{path}:1: expected a header 'folds<TAB>pairs' (LFW: 10 300) or 'pairs', "
+            f"found {line[:60]!r}"
+        )
+    return (1, numbers[0]) if len(numbers) == 1 else (numbers[0], numbers[1])
+
+
+def _parse_pair(line: str, where: str) -> tuple[str, str, bool]:
+    fields = [field.strip() for field in line.split("\t")] if "\t" in line else line.split()
+    if len(fields) == 3:
+        name, first, second = fields
+        return _image_name(name, first, where), _image_name(name, second, where), True
+    if len(fields) == 4:
+        name, first, other, second = fields
+        return _image_name(name, first, where), _image_name(other, second, where), False
+    raise ValueError(
+        f"{where}: expected 3 fields (same person) or 4 (different), found {len(fields)}: "
+        f"{line[:60]!r}"
+    )
+
+
+def _image_name(name: str, number: str, where: str) -> str:
+    if not name or name in (".", "..") or set(name) & set("/\\\0"):
+        raise ValueError(f"{where}: expected a person's name, found {name!r}")
+    if not (number.isascii() and number.isdigit() and len(number) <= 9):
+        raise ValueError(f"{where}: expected the number of an image, found {number!r}")
+    return f"{name}/{name}_{int(number):04d}"

@@ -1,0 +1,224 @@
+"""Where faces come from: one small protocol, and `open_source`, which tells the formats apart.
+
+A source is a random-access sequence of labelled images. Labels and identity names are known without
+decoding anything, so that a run can count its classes, hold identities out and draw verification
+pairs before it touches a pixel.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from sphereface_jax.data.folder import ImageFolder
+from sphereface_jax.data.images import encode_png
+
+# Identities of CASIA-WebFace that are also in LFW's test pairs; the authors leave them out
+# (wy1iu/sphereface, train/code/get_list.m).
+CASIA_LFW_OVERLAP = ("0166921", "1056413", "1193098")
+
+
+@runtime_checkable
+class FaceSource(Protocol):
+    """Labelled face images by index; safe to read from many threads at once.
+
+    Attributes:
+      labels: int32 [N], label i is `identities[labels[i]]`.
+      identities: the names of the classes, in label order.
+    """
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int32 [N]."""
+        ...
+
+    @property
+    def identities(self) -> Sequence[str]:
+        """A name for each label."""
+        ...
+
+    def __len__(self) -> int:
+        """The number of images."""
+        ...
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """`{"image": uint8 [H, W, 3] RGB, "label": int}`, or `UnreadableImage` naming it."""
+        ...
+
+    def describe(self, index: int) -> str:
+        """Where image `index` lies: a path, or a data set and record; for error messages."""
+        ...
+
+
+class Subset:
+    """The images of some identities of a source, relabelled 0, 1, ... in the source's label order.
+
+    Args:
+      source: any face source.
+      identities: names to keep.
+
+    Raises:
+      ValueError: no name given, or a name that the source does not have.
+    """
+
+    def __init__(self, source: FaceSource, identities: Sequence[str]):
+        wanted = set(identities)
+        unknown = sorted(wanted.difference(source.identities))
+        if unknown or not wanted:
+            found = f"unknown identities {unknown[:3]}" if unknown else "an empty list"
+            raise ValueError(
+                f"subset: expected names out of the source's {len(source.identities)} identities, "
+                f"got {found}"
+            )
+        kept = [label for label, name in enumerate(source.identities) if name in wanted]
+        relabel = np.full(len(source.identities), -1, np.int32)
+        relabel[kept] = np.arange(len(kept), dtype=np.int32)
+        self.identities = tuple(source.identities[label] for label in kept)
+        self._source = source
+        self._indices = np.flatnonzero(relabel[source.labels] >= 0)
+        self.labels = relabel[source.labels[self._indices]]
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        example = self._source[int(self._indices[index])]
+        return {"image": example["image"], "label": int(self.labels[index])}
+
+    def read_encoded(self, index: int) -> bytes:
+        """The encoded image, as `encoded_image` gives it for the underlying source."""
+        return encoded_image(self._source, int(self._indices[index]))
+
+    def describe(self, index: int) -> str:
+        """As the underlying source says it."""
+        return self._source.describe(int(self._indices[index]))
+
+
+def encoded_image(source: FaceSource, index: int) -> bytes:
+    """An image as bytes: as the source stores it, or as PNG if the source has pixels only.
+
+    Raises:
+      UnreadableImage: the image cannot be read.
+    """
+    read = getattr(source, "read_encoded", None)
+    if read is not None:
+        return read(index)
+    return encode_png(source[index]["image"])
+
+
+def exclude_identities(source: FaceSource, names: Sequence[str]) -> Subset:
+    """Leaves identities out by name, such as `CASIA_LFW_OVERLAP`.
+
+    Raises:
+      ValueError: a name that the source does not have, or nobody left.
+    """
+    unknown = sorted(set(names).difference(source.identities))
+    if unknown:
+        raise ValueError(
+            f"exclude: expected names out of the source's {len(source.identities)} identities, "
+            f"got {unknown[:3]}"
+        )
+    return Subset(source, [name for name in source.identities if name not in set(names)])
+
+
+def split_identities(source: FaceSource, fraction: float, seed: int) -> tuple[Subset, Subset]:
+    """Holds whole identities out of training, for validation on people never seen.
+
+    Args:
+      source: any face source.
+      fraction: the share of the identities to hold out, in (0, 1); rounded, and at least two.
+      seed: which identities.
+
+    Returns:
+      The rest to train on, and those held out.
+
+    Raises:
+      ValueError: a fraction outside (0, 1), or fewer than two identities left on either side.
+    """
+    if not 0 < fraction < 1:
+        raise ValueError(f"fraction: expected a number between 0 and 1, got {fraction}")
+    count = len(source.identities)
+    held_out = max(2, round(fraction * count))
+    if count - held_out < 2:
+        raise ValueError(
+            f"fraction: {fraction} of {count} identities leaves {max(0, count - held_out)} to "
+            "train on; expected at least 2 on either side"
+        )
+    order = np.random.Generator(np.random.Philox(seed)).permutation(count)
+    names = [source.identities[label] for label in order]
+    return Subset(source, names[held_out:]), Subset(source, names[:held_out])
+
+
+def open_source(
+    spec: str,
+    *,
+    split: str = "train",
+    data_dir: str | None = None,
+    root: str | None = None,
+    **synthetic: Any,
+) -> FaceSource:
+    """Opens a source of faces, telling the formats apart by what is there.
+
+    Args:
+      spec: a folder of identities; a `.zip` or `.tar` of one; a RecordIO file, or the folder that
+        holds it; a list file of `path label` lines; `tfds:NAME`, or the bare name or the folder of
+        a prepared TFDS data set; or `synthetic`.
+      split: the split of a TFDS data set.
+      data_dir: where TFDS data sets lie; TFDS's own default if None.
+      root: the folder that the paths of a list file start from; the list's own if None.
+      **synthetic: keyword arguments of `SyntheticFaces`, for `synthetic` alone.
+
+    Returns:
+      A `FaceSource`.
+
+    Raises:
+      FileNotFoundError: nothing of that name.
+      ValueError: something is there and it is not a face data set.
+    """
+    if spec == "synthetic":
+        from sphereface_jax.data.synthetic import SyntheticFaces
+
+        return SyntheticFaces(**synthetic)
+    if synthetic:
+        raise ValueError(f"{spec}: {sorted(synthetic)} are options of synthetic faces only")
+    path = Path(spec)
+    if path.is_dir() and not (path / "dataset_info.json").exists():
+        if any(path.glob("*.rec")):
+            return _open_records(path)
+        return ImageFolder(path)
+    if path.is_file():
+        return _open_file(path, root)
+    name = spec.removeprefix("tfds:")
+    if name == spec and not path.exists() and ("/" in spec or "." in spec):
+        raise FileNotFoundError(
+            f"{spec}: no such file or folder; expected a folder of identities, an archive of one, "
+            "a RecordIO file, a list file, the name of a TFDS data set, or 'synthetic'"
+        )
+    from sphereface_jax.data.tfds_source import TfdsSource
+
+    return TfdsSource(name, split=split, data_dir=data_dir)
+
+
+def _open_file(path: Path, root: str | None) -> FaceSource:
+    from sphereface_jax.data.archives import ArchiveSource
+    from sphereface_jax.data.lists import ListSource
+
+    with open(path, "rb") as file:
+        start = file.read(512)
+    if start[:4] == bytes.fromhex("0a23d7ce") or path.suffix in (".rec", ".idx"):
+        return _open_records(path)
+    if start[:2] in (b"PK", b"\x1f\x8b", b"BZ", b"\xfd7") or start[257:262] == b"ustar":
+        return ArchiveSource(path)
+    if start[:1] == b"\x80" or path.suffix == ".bin":
+        raise ValueError(
+            f"{path}: expected faces to train on, found what looks like a verification pack, which "
+            "has pairs and no identities; evaluate on it instead"
+        )
+    return ListSource(path, root)
+
+
+def _open_records(path: Path) -> FaceSource:
+    from sphereface_jax.data.record_source import RecordSource
+
+    return RecordSource(path)

@@ -1,0 +1,216 @@
+"""What a training run is: one frozen dataclass, saved in the run's folder as config.json.
+
+Every default is the authors' (facts in the docstrings of the fields); a departure is a named
+option. The command line is generated from these classes, so a field's docstring is its help.
+"""
+
+import dataclasses
+import json
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the faces come from and what happens to them before the network."""
+
+    train: str = "synthetic"
+    """A folder of identities (DIR/<identity>/*.jpg), a TFDS dataset by name, or "synthetic"."""
+    image_size: tuple[int, int] = (112, 96)
+    """Height and width that the network sees; 112×112 images are cropped to 112×96."""
+    color_order: Literal["bgr", "rgb"] = "bgr"
+    """Order of the colour channels that the network sees; the authors' is bgr."""
+    mirror: bool = True
+    """Mirror each image with probability one half."""
+    shift: int = 0
+    """Shift each image by up to so many pixels both ways."""
+    on_error: Literal["raise", "skip"] = "raise"
+    """An unreadable image stops the run, or is replaced by its neighbour and counted."""
+    synthetic_identities: int = 1000
+    """How many people "synthetic" holds."""
+    synthetic_views: int = 50
+    """How many images of each person "synthetic" holds."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The backbone."""
+
+    name: str = "spherenet20"
+    """spherenet4, spherenet10, spherenet20, spherenet36 or spherenet64."""
+    embedding_dim: int = 512
+    """Length of an embedding."""
+    channels: tuple[int, int, int, int] = (64, 128, 256, 512)
+    """Channels of the four stages; the paper's by default."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the network's computation; parameters, head and loss stay float32."""
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """The loss. A hyper-parameter left out takes the default of the loss itself."""
+
+    name: str = "sphereface"
+    """Any loss of sphereface_jax.losses.LOSSES."""
+    margin: float | None = None
+    """Margin m; a whole number for sphereface."""
+    scale: float | None = None
+    """Scale s, for the losses that normalise the embeddings."""
+    lambda_base: float = 1000.0
+    """λ at the start, for the losses that anneal it."""
+    lambda_gamma: float = 0.12
+    """How fast λ falls: λ = base · (1 + γ · iteration)^-power."""
+    lambda_power: float = 1.0
+    """The power of λ's fall."""
+    lambda_minimum: float = 5.0
+    """The floor of λ."""
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """SGD as the authors ran it, unless told otherwise."""
+
+    name: str = "sgd"
+    """sgd, or one of optax: adam, adamw, adabelief, lamb, lars, lion, rmsprop."""
+    learning_rate: float = 0.1
+    """The highest learning rate; biases learn at twice the rate."""
+    momentum: float = 0.9
+    """Of sgd."""
+    weight_decay: float = 5e-4
+    """On every weight, PReLU slopes and prototypes too; not on biases."""
+    schedule: Literal["step", "cosine", "constant"] = "step"
+    """step: tenfold drops at the milestones."""
+    milestones: tuple[float, ...] = (4 / 7, 6 / 7)
+    """Where the step schedule drops, as shares of all steps (16k and 24k of 28k)."""
+    warmup_steps: int = 0
+    """Steps over which the rate rises linearly from zero."""
+    clip_norm: float | None = None
+    """Clip the gradient to this global norm."""
+    ema_decay: float = 0.0
+    """Keep a moving average of the weights with this decay and evaluate that; 0 keeps none."""
+
+
+@dataclass(frozen=True)
+class ValConfig:
+    """Verification on identities that are held out of training."""
+
+    fraction: float = 0.0
+    """Share of the identities held out whole; choose hyper-parameters on these, never on LFW."""
+    every: int = 1000
+    """Steps between two scores."""
+    pairs: int = 3000
+    """Pairs drawn, half of them of the same person."""
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """How the devices are laid out."""
+
+    data: int = -1
+    """Devices along the batch; -1 takes all that are left."""
+    model: int = 1
+    """Devices over which the prototypes are sharded."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run."""
+
+    out: Path = Path("runs/train")
+    """The run's folder; the same command again resumes what is there."""
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    val: ValConfig = field(default_factory=ValConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    steps: int = 28_000
+    """Updates in all."""
+    batch_size: int = 256
+    """Images an update, over all devices."""
+    seed: int = 0
+    """Of the weights, the order of examples, the augmentation and the held-out identities."""
+    log_every: int = 10
+    """Steps between two lines of metrics.jsonl."""
+    checkpoint_every: int = 200
+    """Steps between two checkpoints."""
+    keep_checkpoints: int = 3
+    """How many checkpoints stay on disk."""
+    init_from: Path | None = None
+    """Start from the weights of this run."""
+
+    def __post_init__(self) -> None:
+        positive = ("steps", "batch_size", "log_every", "checkpoint_every", "keep_checkpoints")
+        for name in positive:
+            _require(getattr(self, name) > 0, name, "a positive number", getattr(self, name))
+        fraction = self.val.fraction
+        _require(0 <= fraction < 1, "val.fraction", "a share in [0, 1)", fraction)
+        _require(self.val.every > 0, "val.every", "a positive number", self.val.every)
+        _require(self.val.pairs > 0, "val.pairs", "a positive number", self.val.pairs)
+        rate = self.optimizer.learning_rate
+        _require(rate > 0, "optimizer.learning_rate", "a positive number", rate)
+        decay = self.optimizer.ema_decay
+        _require(0 <= decay < 1, "optimizer.ema_decay", "a decay in [0, 1)", decay)
+
+
+def _require(condition: bool, name: str, expected: str, got: object) -> None:
+    if not condition:
+        raise ValueError(f"{name}: expected {expected}, got {got}")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Returns a config as the nested dictionary that config.json holds."""
+    return json.loads(json.dumps(dataclasses.asdict(config), default=str))
+
+
+Config = TypeVar("Config")
+
+
+def from_dict(cls: type[Config], values: dict[str, Any], *, where: str = "config.json") -> Config:
+    """Builds a config from the dictionary of `to_dict`.
+
+    Raises:
+        ValueError: a field is unknown, which happens when the file is from another version.
+    """
+    hints = typing.get_type_hints(cls)
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        raise ValueError(
+            f"{where}: unknown field {unknown[0]!r}; was it written by a newer version?"
+        )
+    return cls(**{name: _decode(hints[name], value, where) for name, value in values.items()})
+
+
+def _decode(hint: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return from_dict(typing.cast(type, hint), value, where=where)
+    if isinstance(hint, types.UnionType):
+        hint = next(arm for arm in typing.get_args(hint) if arm is not types.NoneType)
+    if value is None:
+        return None
+    if hint is Path:
+        return Path(value)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def differences(ours: Any, theirs: Any) -> list[str]:
+    """Returns one "field: theirs -> ours" for each field in which two configs differ."""
+    flat_ours, flat_theirs = _flatten(to_dict(ours)), _flatten(to_dict(theirs))
+    return [
+        f"{name}: {flat_theirs.get(name)} -> {flat_ours.get(name)}"
+        for name in sorted(flat_ours | flat_theirs)
+        if flat_ours.get(name) != flat_theirs.get(name)
+    ]
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat

@@ -1,0 +1,43 @@
+"""The data of a run, as its config names it."""
+
+from typing import Any
+
+from sphereface_jax.data.sources import FaceSource, open_source, split_identities
+from sphereface_jax.data.transforms import FaceTransform
+from sphereface_jax.training.config import DataConfig, TrainConfig
+
+
+def face_transform(config: DataConfig) -> FaceTransform:
+    """Returns crop, colour order and augmentation."""
+    return FaceTransform(
+        size=config.image_size,
+        color_order=config.color_order,
+        mirror=0.5 if config.mirror else 0.0,
+        shift=config.shift,
+    )
+
+
+def open_training_data(config: TrainConfig) -> tuple[FaceSource, FaceSource | None]:
+    """Returns the faces to train on, and those of the identities that are held out, if any.
+
+    Raises:
+        FileNotFoundError: there is nothing of that name.
+        ValueError: it is no set of faces, or has too few identities.
+    """
+    synthetic: dict[str, Any] = {}
+    if config.data.train == "synthetic":
+        synthetic = {
+            "num_identities": config.data.synthetic_identities,
+            "views_per_identity": config.data.synthetic_views,
+            "image_size": config.data.image_size,
+            "seed": config.seed,
+        }
+    source = open_source(config.data.train, **synthetic)
+    if len(source.identities) < 2:
+        raise ValueError(
+            f"{config.data.train}: expected at least two identities to tell apart, "
+            f"got {len(source.identities)}"
+        )
+    if not config.val.fraction:
+        return source, None
+    return split_identities(source, config.val.fraction, config.seed)

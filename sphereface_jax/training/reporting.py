@@ -1,0 +1,156 @@
+"""What a run says while it runs: metrics.jsonl, TensorBoard event files, and the terminal."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+from tensorboardX import SummaryWriter
+
+from sphereface_jax.training.run_folder import RunFolder, append_record
+
+
+class RateColumn(ProgressColumn):
+    """Things done a second."""
+
+    def __init__(self, unit: str):
+        super().__init__()
+        self.unit = unit
+
+    def render(self, task: Task) -> Text:
+        """Returns the rate, or a dash before the first advance."""
+        return Text(f"{task.speed:,.1f} {self.unit}/s" if task.speed else f"– {self.unit}/s")
+
+
+def progress_bar(console: Console, unit: str) -> Progress:
+    """A bar with what is done, the rate and the time left; silent where there is no terminal."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        RateColumn(unit),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+
+
+@contextmanager
+def counting(
+    console: Console, description: str, unit: str, total: int
+) -> Iterator[Callable[[int], None]]:
+    """Shows a bar while the context lasts; yields the function that counts things done."""
+    with progress_bar(console, unit) as progress:
+        task = progress.add_task(description, total=total)
+        yield lambda count: progress.advance(task, count)
+
+
+class Stopwatch:
+    """Measures images a second and the share of time spent waiting for input, between logs."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+        self._waited = 0.0
+        self._images = 0
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Counts the time inside as time without work for the device."""
+        start = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - start
+
+    def add(self, images: int) -> None:
+        """Counts images as done."""
+        self._images += images
+
+    def lap(self) -> dict[str, float]:
+        """Returns the rates since the last lap and starts the next."""
+        elapsed = max(time.perf_counter() - self._start, 1e-9)
+        rates = {
+            "images_per_second": self._images / elapsed,
+            "input_wait_share": self._waited / elapsed,
+        }
+        self.__init__()  # type: ignore[misc]
+        return rates
+
+
+class Reporter:
+    """Writes what a run logs to its files and to the terminal."""
+
+    def __init__(self, run: RunFolder, console: Console, *, start: int, steps: int):
+        self.run = run
+        self.console = console
+        self._tensorboard = SummaryWriter(
+            str(run.path / "tensorboard"), purge_step=start + 1, flush_secs=30
+        )
+        self._progress = progress_bar(console, "steps")
+        self._task = self._progress.add_task("training", total=steps, completed=start)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+        self._tensorboard.close()
+
+    def advance(self) -> None:
+        """Counts one step."""
+        self._progress.advance(self._task)
+
+    def metrics(self, record: dict[str, Any]) -> None:
+        """Logs the metrics of one step."""
+        append_record(self.run.metrics, record)
+        self._to_tensorboard(record)
+        line = (
+            f"step {record['step']:>6}  loss {record['loss']:7.4f}  "
+            f"accuracy {record['accuracy']:6.1%}  angle {record['target_angle']:5.1f}°  "
+            f"norm {record['embedding_norm']:6.2f}  lr {record['learning_rate']:.4g}  "
+        )
+        if "annealing_lambda" in record:
+            line += f"λ {record['annealing_lambda']:.4g}  "
+        line += f"{record['images_per_second']:,.0f} images/s"
+        if self.console.is_terminal:
+            self._progress.update(self._task, description=line)
+        else:
+            self.console.print(line, highlight=False)
+
+    def validation(self, record: dict[str, Any]) -> None:
+        """Logs a score on held-out identities."""
+        append_record(self.run.validation, record)
+        self._to_tensorboard(record, prefix="validation/")
+        self.console.print(
+            f"step {record['step']:>6}  held-out identities: accuracy "
+            f"{record['accuracy_10_fold']:.2%} ± {record['accuracy_std']:.2%}",
+            highlight=False,
+        )
+
+    def warn(self, message: str) -> None:
+        """Says something that the user should act on."""
+        self.console.print(f"warning: {message}", style="yellow", highlight=False)
+
+    def _to_tensorboard(self, record: dict[str, Any], prefix: str = "train/") -> None:
+        for name, value in record.items():
+            if name != "step" and isinstance(value, int | float):
+                self._tensorboard.add_scalar(prefix + name, value, record["step"])

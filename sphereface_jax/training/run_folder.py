@@ -1,0 +1,174 @@
+"""A run's folder: who owns it, which config it belongs to, and its files.
+
+RUN/config.json         the config, written before the first step
+RUN/metrics.jsonl       one object a logged step
+RUN/validation.jsonl    one object a score on held-out identities
+RUN/checkpoints/        of Orbax
+RUN/tensorboard/        event files
+RUN/result.json         the last step's metrics; its presence says that the run is finished
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from sphereface_jax.training.config import TrainConfig, differences, from_dict, to_dict
+
+# Where a run lives, and on how many devices, is no part of what it learns.
+FREE_FIELDS = ("out", "mesh.")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a text file under a temporary name, then renames it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Writes JSON atomically."""
+    write_atomically(path, json.dumps(values, indent=2) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Reads JSON.
+
+    Raises:
+        ValueError: the file is no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: expected JSON, got {error}") from error
+
+
+def read_config(run: Path) -> TrainConfig:
+    """Reads the config of a run.
+
+    Raises:
+        FileNotFoundError: the folder holds no run.
+    """
+    path = run / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{run}: expected a run's folder with config.json in it; "
+            "`sphereface train --out DIR` makes one"
+        )
+    return from_dict(TrainConfig, read_json(path), where=str(path))
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """Reads a file of one JSON object a line; a last line cut short by a kill is left out."""
+    if not path.is_file():
+        return []
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records
+
+
+def cut_records(path: Path, last_step: int) -> None:
+    """Drops the records after a step, which a resumed run will write again."""
+    kept = [record for record in read_records(path) if record["step"] <= last_step]
+    if path.is_file():
+        write_atomically(path, "".join(json.dumps(record) + "\n" for record in kept))
+
+
+class RunFolder:
+    """A run's folder, held by one process at a time for as long as the context lasts.
+
+    The lock is the kernel's (flock), so that a killed process never leaves it behind.
+
+    Raises:
+        ValueError: another process trains there, or the folder holds a run of another config.
+    """
+
+    def __init__(self, config: TrainConfig):
+        self.path = Path(config.out).expanduser()
+        self.config = config
+        self.checkpoints = self.path / "checkpoints"
+        self.metrics = self.path / "metrics.jsonl"
+        self.validation = self.path / "validation.jsonl"
+        self.result = self.path / "result.json"
+
+    def check(self) -> None:
+        """Refuses a folder of something else or of another config; nothing is written.
+
+        Raises:
+          ValueError: it is such a folder.
+        """
+        self._refuse_foreign_folder()
+        self._refuse_another_config()
+
+    def __enter__(self) -> Self:
+        self.check()
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = open(self.path / ".lock", "w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._lock.close()
+            raise ValueError(
+                f"{self.path}: another process trains in this folder; "
+                "wait for it, or give another --out"
+            ) from error
+        self._refuse_another_config()
+        write_json(self.path / "config.json", to_dict(self.config))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._lock.close()
+
+    def _refuse_foreign_folder(self) -> None:
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"{self.path}: expected a folder for --out, got a file")
+        known = {"config.json", ".lock"}
+        if self.path.is_dir():
+            names = {entry.name for entry in self.path.iterdir()}
+            if names and not names & known:
+                raise ValueError(
+                    f"{self.path}: expected an empty folder or a run for --out, got other files "
+                    f"({sorted(names)[0]}); give another --out"
+                )
+
+    def _refuse_another_config(self) -> None:
+        if not (self.path / "config.json").is_file():
+            return
+        changed = [
+            line
+            for line in differences(self.config, read_config(self.path))
+            if not line.startswith(FREE_FIELDS)
+        ]
+        if changed:
+            raise ValueError(
+                f"{self.path}: this folder holds a run of another config ({'; '.join(changed)}); "
+                "give another --out, or the options of that run to go on with it"
+            )
+
+    def cut_back(self, last_step: int) -> None:
+        """Drops what was logged after the step that training resumes from."""
+        cut_records(self.metrics, last_step)
+        cut_records(self.validation, last_step)
+
+
+def append_record(path: Path, record: dict[str, Any]) -> None:
+    """Appends one JSON object as one line."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+def latest(records: Iterable[dict[str, Any]], name: str) -> Any:
+    """Returns the last value of a metric, or None."""
+    return next((record[name] for record in reversed(list(records)) if name in record), None)

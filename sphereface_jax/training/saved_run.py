@@ -1,0 +1,115 @@
+"""A trained network, read back from its run's folder; and a new run that starts from one."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
+
+from sphereface_jax.training.checkpoint import Checkpoints, abstract
+from sphereface_jax.training.config import TrainConfig
+from sphereface_jax.training.objective import Objective
+from sphereface_jax.training.run_folder import read_config
+from sphereface_jax.training.state import TrainState
+from sphereface_jax.training.trainer import make_graph, make_init
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """The newest weights of a run.
+
+    Attributes:
+        path: the run's folder.
+        config: its config.
+        step: updates done.
+        num_classes: identities it learnt.
+        graph: the network's static part.
+        params: its weights; the moving average where the run kept one.
+        model_state: its other variables.
+        prototypes: [C rounded up to a multiple of 256, D].
+    """
+
+    path: Path
+    config: TrainConfig
+    step: int
+    num_classes: int
+    graph: nnx.GraphDef
+    params: nnx.State
+    model_state: nnx.State
+    prototypes: jax.Array
+
+
+def load_run(path: Path) -> SavedRun:
+    """Reads the newest checkpoint of a run, on whatever devices there are.
+
+    Raises:
+        FileNotFoundError: the folder holds no run, or the run has no checkpoint yet.
+        ValueError: config.json is damaged.
+    """
+    config = read_config(path)
+    with Checkpoints(path / "checkpoints") as checkpoints:
+        num_classes = checkpoints.progress()["num_classes"]
+        init = make_init(config, Objective(config.loss, num_classes), optax.identity())
+        everywhere = NamedSharding(jax.make_mesh((jax.device_count(),), ("data",)), PartitionSpec())
+        shapes = jax.eval_shape(init)
+        like = abstract(shapes, jax.tree.map(lambda _: everywhere, shapes))
+        weights = checkpoints.restore_weights(like)
+        step = checkpoints.latest_step()
+    assert step is not None
+    averaged = weights["ema_params"]
+    return SavedRun(
+        path=path,
+        config=config,
+        step=step,
+        num_classes=num_classes,
+        graph=make_graph(config),
+        params=weights["params"] if averaged is None else averaged,
+        model_state=weights["model_state"],
+        prototypes=weights["prototypes"],
+    )
+
+
+def start_from(state: TrainState, config: TrainConfig, num_classes: int) -> tuple[TrainState, str]:
+    """Returns a fresh state with the weights of `config.init_from`, and a line on what it took.
+
+    The prototypes come along where there are as many classes as before; with another number of
+    classes they stay as they were initialised.
+
+    Raises:
+        FileNotFoundError: there is no run, or no checkpoint in it.
+        ValueError: that run's network has other shapes than this one's.
+    """
+    assert config.init_from is not None
+    saved = load_run(config.init_from)
+    if jax.tree.map(jnp.shape, saved.params) != jax.tree.map(jnp.shape, state.params):
+        raise ValueError(
+            f"{saved.path}: expected weights of {_network(config)}, got {_network(saved.config)}; "
+            "give this run the same --model.* and --data.image-size"
+        )
+    taken: dict[str, Any] = {"params": saved.params, "model_state": saved.model_state}
+    if state.ema_params is not None:
+        taken["ema_params"] = saved.params
+    said = f"Starting from the weights of {saved.path} (step {saved.step})"
+    if saved.num_classes == num_classes:
+        taken["prototypes"] = saved.prototypes
+    else:
+        said += f", with new prototypes for {num_classes} classes in place of {saved.num_classes}"
+
+    def place(new: jax.Array, old: jax.Array) -> jax.Array:
+        return jnp.copy(jax.device_put(new, old.sharding))
+
+    placed = {
+        name: jax.tree.map(place, weights, getattr(state, name)) for name, weights in taken.items()
+    }
+    return dataclasses.replace(state, **placed), said + "."
+
+
+def _network(config: TrainConfig) -> str:
+    model = config.model
+    height, width = config.data.image_size
+    return f"{model.name} {model.channels} -> {model.embedding_dim} at {height}×{width}"

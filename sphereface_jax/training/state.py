@@ -1,0 +1,97 @@
+"""Everything that changes during training, in one pytree."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from sphereface_jax.models import MODELS
+from sphereface_jax.training.config import ModelConfig
+
+PROTOTYPE_MULTIPLE = 256
+"""Prototypes are padded to a multiple of this, so that they fit any mesh that divides it."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TrainState:
+    """The state of a run after `step` updates.
+
+    Attributes:
+        step: int32 [], updates done.
+        params: the network's trained weights.
+        model_state: the network's other variables, such as batch statistics.
+        prototypes: float32 [C rounded up to a multiple of 256, D], one row a class; the rows past
+            the last class are zero and stay so.
+        loss_state: what the loss carries from step to step; () for most.
+        opt_state: of the optimiser, {"params": ..., "prototypes": ...}.
+        ema_params: moving average of params, or None.
+        rng: uint32 [2], the key of the run's random choices on the device; never changes, each
+            step folds its number in.
+    """
+
+    step: jax.Array
+    params: nnx.State
+    model_state: nnx.State
+    prototypes: jax.Array
+    loss_state: Any
+    opt_state: dict[str, optax.OptState]
+    ema_params: nnx.State | None
+    rng: jax.Array
+
+
+def padded_classes(num_classes: int) -> int:
+    """Returns num_classes rounded up to a multiple of 256."""
+    return -(-num_classes // PROTOTYPE_MULTIPLE) * PROTOTYPE_MULTIPLE
+
+
+def make_model(config: ModelConfig, image_size: tuple[int, int], *, rngs: nnx.Rngs) -> nnx.Module:
+    """Builds the backbone that a config names.
+
+    Raises:
+        ValueError: there is no backbone of that name.
+    """
+    if config.name not in MODELS:
+        raise ValueError(f"model.name: expected one of {', '.join(MODELS)}, got {config.name!r}")
+    return MODELS[config.name](
+        embedding_dim=config.embedding_dim,
+        image_size=image_size,
+        channels=config.channels,
+        dtype=jnp.dtype(config.dtype),
+        rngs=rngs,
+    )
+
+
+def init_prototypes(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Xavier-uniform prototypes [C, ..., D], padded with zero rows to a multiple of 256."""
+    classes, *others = shape
+    limit = (6 / (classes + shape[-1])) ** 0.5
+    drawn = jax.random.uniform(key, shape, minval=-limit, maxval=limit)
+    return jnp.zeros((padded_classes(classes), *others)).at[:classes].set(drawn)
+
+
+def create_state(
+    model: nnx.Module,
+    prototypes: jax.Array,
+    loss_state: Any,
+    tx: optax.GradientTransformation,
+    *,
+    key: jax.Array,
+    ema: bool,
+) -> TrainState:
+    """Returns the state before the first step."""
+    params = nnx.state(model, nnx.Param)
+    model_state = nnx.state(model, nnx.Not(nnx.Param))
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        model_state=model_state,
+        prototypes=prototypes,
+        loss_state=loss_state,
+        opt_state={"params": tx.init(params), "prototypes": tx.init(prototypes)},
+        ema_params=jax.tree.map(jnp.copy, params) if ema else None,
+        rng=jax.random.key_data(key),
+    )

@@ -1,0 +1,107 @@
+"""The parts of a run besides its state, built from its config."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+
+from sphereface_jax.training.checkpoint import abstract
+from sphereface_jax.training.config import TrainConfig
+from sphereface_jax.training.objective import Objective
+from sphereface_jax.training.optimizer import make_optimizer
+from sphereface_jax.training.partition import make_mesh, state_sharding
+from sphereface_jax.training.state import TrainState, create_state, init_prototypes, make_model
+from sphereface_jax.training.step import Batch, Metrics, compile_train_step, make_train_step
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """What a run is made of besides its state.
+
+    Attributes:
+        config: of the run.
+        mesh: of the devices.
+        graph: the network's static part.
+        objective: the loss.
+        init: returns the state before the first step.
+        step: the compiled update.
+        like: the state's shapes and shardings.
+    """
+
+    config: TrainConfig
+    mesh: Mesh
+    graph: nnx.GraphDef
+    objective: Objective
+    init: Callable[[], TrainState]
+    step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+    like: TrainState
+
+
+def make_graph(config: TrainConfig) -> nnx.GraphDef:
+    """Returns the network's static part, without computing its weights."""
+
+    def build() -> nnx.Module:
+        return make_model(config.model, config.data.image_size, rngs=nnx.Rngs(0))
+
+    return nnx.graphdef(nnx.eval_shape(build))
+
+
+def make_init(
+    config: TrainConfig, objective: Objective, tx: optax.GradientTransformation
+) -> Callable[[], TrainState]:
+    """Returns the function of no arguments that computes the state before the first step."""
+
+    def init() -> TrainState:
+        model_key, prototype_key, run_key = jax.random.split(jax.random.key(config.seed), 3)
+        model = make_model(config.model, config.data.image_size, rngs=nnx.Rngs(model_key))
+        return create_state(
+            model,
+            init_prototypes(prototype_key, (objective.num_classes, config.model.embedding_dim)),
+            objective.init_state(),
+            tx,
+            key=run_key,
+            ema=config.optimizer.ema_decay > 0,
+        )
+
+    return init
+
+
+def make_trainer(
+    config: TrainConfig, num_classes: int, *, tx: optax.GradientTransformation | None = None
+) -> Trainer:
+    """Builds the parts of a run: nothing is computed and no file is touched.
+
+    Args:
+        config: of the run.
+        num_classes: identities to learn.
+        tx: an optimiser that takes the place of the config's.
+
+    Raises:
+        ValueError: a name or a number in the config is not one that can be built.
+    """
+    mesh = make_mesh(config.mesh, batch_size=config.batch_size)
+    objective = Objective(config.loss, num_classes)
+    tx = tx or make_optimizer(config.optimizer, config.steps)
+    graph = make_graph(config)
+    init = make_init(config, objective, tx)
+    shapes = jax.eval_shape(init)
+    sharding = state_sharding(shapes, mesh)
+    train_step = make_train_step(
+        graph,
+        objective,
+        tx,
+        clip_norm=config.optimizer.clip_norm,
+        ema_decay=config.optimizer.ema_decay,
+    )
+    return Trainer(
+        config=config,
+        mesh=mesh,
+        graph=graph,
+        objective=objective,
+        init=jax.jit(init, out_shardings=sharding),
+        step=compile_train_step(train_step, sharding, mesh),
+        like=abstract(shapes, sharding),
+    )
