@@ -5,6 +5,7 @@ signal n after saving.
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -52,6 +53,7 @@ def evaluate(
     pairs: Path,
     images: Path | None = None,
     embeddings: Path | None = None,
+    protocol: tuple[str, ...] = (),
     json: Path | None = None,
     allow_missing: bool = False,
 ) -> None:
@@ -62,26 +64,21 @@ def evaluate(
       pairs: the list of pairs.
       images: folder of the pairs' images, <Name>/<Name>_0001.jpg.
       embeddings: an .npz file of embeddings, in place of a run and images.
+      protocol: names of the protocols to score; every one by default.
       json: where to write the numbers.
       allow_missing: leave out the pairs whose images are missing, and say how many.
     """
-    from sphereface_jax.evaluate import evaluate_run, evaluate_vectors
+    from sphereface_jax.evaluate import Options, evaluate_run, evaluate_vectors
 
     if (run is None) == (embeddings is None):
-        raise ValueError(
-            "evaluate: expected a run's folder, or --embeddings FILE.npz; give one of the two"
-        )
-    if run is None:
-        assert embeddings is not None
-        evaluate_vectors(
-            embeddings, pairs, json_out=json, allow_missing=allow_missing, console=Console()
-        )
-        return
-    if images is None:
-        raise ValueError(
-            "--images: expected the folder of the pairs' images beside a run, got none"
-        )
-    evaluate_run(run, pairs, images, json_out=json, allow_missing=allow_missing, console=Console())
+        raise ValueError("expected a run's folder or --embeddings FILE.npz, got both or neither")
+    if run is not None and images is None:
+        raise ValueError("--images: expected the folder of the pairs' images, got none")
+    options = Options(protocols=protocol, json_out=json, allow_missing=allow_missing)
+    if run is not None and images is not None:
+        evaluate_run(run, pairs, images, options, console=Console())
+    elif embeddings is not None:
+        evaluate_vectors(embeddings, pairs, options, console=Console())
 
 
 @app.command
@@ -130,10 +127,14 @@ def compare(run: Positional[Path], first: Positional[Path], second: Positional[P
     compare_faces(run, first, second, console=Console())
 
 
-def main() -> None:
-    """Runs the command line."""
+def main(args: Sequence[str] | None = None) -> None:
+    """Runs the command line; `args` takes the place of the shell's arguments."""
     try:
-        app.cli(prog="sphereface", description="Angular-margin learning of face embeddings in JAX.")
+        app.cli(
+            prog="sphereface",
+            description="Angular-margin learning of face embeddings in JAX.",
+            args=args,
+        )
     except (ValueError, OSError) as error:
         _fail(error, code=2)
     except RuntimeError as error:

@@ -42,7 +42,7 @@ class Objective:
         jax.eval_shape(self._try_once)
 
     def _try_once(self) -> Any:
-        """Calls the loss on abstract arrays, so that a wrong value is named before data are read."""
+        """Calls the loss on abstract arrays: a wrong value is named before any data are read."""
         prototypes = jnp.zeros(self.prototypes_shape(2))
         labels = jnp.zeros(1, jnp.int32)
         return self.loss(jnp.zeros((1, 2)), prototypes, labels, self.init_state(), labels[0])
