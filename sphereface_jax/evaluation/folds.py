@@ -85,8 +85,8 @@ def fold_centred_cosines(
     Raises:
       ValueError: for a feature that equals a centre and so has no direction from it.
     """
-    x = features.astype(np.float64)
-    x -= x.mean(axis=0)
+    mean = features.mean(axis=0, dtype=np.float64)
+    x = features - mean
     sides = np.concatenate([pairs.left, pairs.right])
     num_folds = int(fold_of_pair.max()) + 1
     uses = np.bincount(np.tile(fold_of_pair, 2) * len(x) + sides, minlength=num_folds * len(x))
@@ -99,7 +99,7 @@ def fold_centred_cosines(
     squared = np.einsum("nd,nd->n", x, x)
     from_centre = squared - 2 * along + centre_squared
     # What rounding leaves of a vector at its centre: of the subtractions here, and of the mean's.
-    left_over = 1e-10 * np.maximum(squared, centre_squared) + 1e-20 * _mean_square(features)
+    left_over = 1e-10 * np.maximum(squared, centre_squared) + 1e-20 * (mean @ mean)
     if (from_centre <= left_over)[:, np.unique(sides)].any():
         raise ValueError(
             "embeddings: expected vectors that differ, found one equal to the mean of the others "
@@ -109,7 +109,3 @@ def fold_centred_cosines(
     products = paired_dot(x, pairs.left, pairs.right)
     products = products - along[:, pairs.left] - along[:, pairs.right] + centre_squared
     return np.clip(products / (length[:, pairs.left] * length[:, pairs.right]), -1.0, 1.0)
-
-
-def _mean_square(features: NDArray) -> float:
-    return float(np.mean(np.square(features, dtype=np.float64)) * features.shape[1])

@@ -90,7 +90,7 @@ def highest_impostors(
         probe_numbers.astype(np.int32),
         others,
         _number(other_identities, names),
-        block_size or _default_block_size(min(num_probes, _PROBES_PER_PASS)),
+        block_size or default_block_size(min(num_probes, _PROBES_PER_PASS)),
         progress,
     )
     row_floors, floor = _guess_floors(problem, by_probe, overall / max(num_scores, 1))
@@ -316,7 +316,8 @@ class _HighestByRow:
         self.floors[touched] = np.maximum(self.floors[touched], table.min(axis=1))
 
 
-def _default_block_size(num_probes: int) -> int:
+def default_block_size(num_probes: int) -> int:
+    """How many others to score at a time."""
     on_cpu = jax.default_backend() == "cpu"
     block_bytes = _CPU_BLOCK_BYTES if on_cpu else _ACCELERATOR_BLOCK_BYTES
     return max(block_bytes // (4 * num_probes), 8 * _GROUP)
