@@ -28,7 +28,7 @@ def quickstart(out: Path = Path("runs/quickstart"), *, seed: int = 0) -> None:
     """
     from sphereface_jax.quickstart import quickstart as run_quickstart
 
-    run_quickstart(out, seed=seed, console=Console())
+    run_quickstart(out, seed=seed, console=Console(soft_wrap=True))
 
 
 @app.command
@@ -36,13 +36,12 @@ def train(config: Annotated[TrainConfig, arg(name="")]) -> None:
     """Train a network on faces; the same command again goes on where it stopped."""
     from sphereface_jax.training.loop import train as run_training
 
-    console = Console()
+    console = Console(soft_wrap=True)
     record = run_training(config, console=console)
     console.print(
         f"{config.out}: step {record['step']}, loss {record['loss']!r}, "
         f"accuracy {record['accuracy']:.2%}, target angle {record['target_angle']:.1f}°",
         highlight=False,
-        soft_wrap=True,
     )
 
 
@@ -76,9 +75,9 @@ def evaluate(
         raise ValueError("--images: expected the folder of the pairs' images, got none")
     options = Options(protocols=protocol, json_out=json, allow_missing=allow_missing)
     if run is not None and images is not None:
-        evaluate_run(run, pairs, images, options, console=Console())
+        evaluate_run(run, pairs, images, options, console=Console(soft_wrap=True))
     elif embeddings is not None:
-        evaluate_vectors(embeddings, pairs, options, console=Console())
+        evaluate_vectors(embeddings, pairs, options, console=Console(soft_wrap=True))
 
 
 @app.command
@@ -102,7 +101,7 @@ def embed(run: Positional[Path], directory: Positional[Path], *, out: Path) -> N
         raise FileNotFoundError(
             f"{out.parent}: expected a folder to write {out.name} into, found none"
         )
-    console = Console()
+    console = Console(soft_wrap=True)
     paths = find_faces(directory)
     embedder = FaceEmbedder.from_run(run)
     with counting(console, "embedding", "images", len(paths)) as advance:
@@ -124,7 +123,7 @@ def compare(run: Positional[Path], first: Positional[Path], second: Positional[P
     """
     from sphereface_jax.evaluate import compare_faces
 
-    compare_faces(run, first, second, console=Console())
+    compare_faces(run, first, second, console=Console(soft_wrap=True))
 
 
 def main(args: Sequence[str] | None = None) -> None:

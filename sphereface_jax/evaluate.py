@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -115,31 +116,36 @@ def _score(
     results = score(vectors, pairs, options.protocols)
     print_results(results, console, title=f"{pairs_file.name}: {len(pairs):,} pairs")
     if options.json_out is not None:
-        write_json(
-            options.json_out, to_json(results, pairs=str(pairs_file), pairs_left_out=left_out)
-        )
+        report = to_json(results, pairs=pairs_file.name, pairs_left_out=left_out)
+        write_json(options.json_out, report)
 
 
 def print_results(results: dict[str, VerificationResult], console: Console, *, title: str) -> None:
     """Prints one table with a line a protocol."""
     fars = list(next(iter(results.values())).tar_at_far)
-    table = Table("protocol", "accuracy", "AUC", "EER", title=title, title_justify="left")
-    for far in fars:
-        table.add_column(f"TAR@FAR {far}")
+    table = Table(
+        title=f"{title}; TAR at FAR", title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0)
+    )
+    for heading in ("protocol", "accuracy", "AUC", "EER", *fars):
+        table.add_column(heading, no_wrap=True)
     for name, result in results.items():
         table.add_row(
             name,
             _accuracy(result),
             f"{result.auc:.4f}",
             f"{result.equal_error_rate:.2%}",
-            *(f"{result.tar_at_far[far]:.2%}" for far in fars),
+            *(f"{result.tar_at_far[far]:.1%}" for far in fars),
         )
     console.print(table)
+    if any(result.optimistic for result in results.values()):
+        console.print(
+            "* optimistic: the threshold is chosen on the very pairs that it is scored on"
+        )
 
 
 def _accuracy(result: VerificationResult) -> str:
     spread = "" if result.accuracy_std is None else f" ± {result.accuracy_std:.2%}"
-    return f"{result.accuracy_10_fold:.2%}{spread}" + " (optimistic)" * result.optimistic
+    return f"{result.accuracy_10_fold:.2%}{spread}" + "*" * result.optimistic
 
 
 def store_calibration(run: Path, point: OperatingPoint, source: str) -> None:
@@ -174,4 +180,4 @@ def compare_faces(run: Path, first: Path, second: Path, *, console: Console) -> 
             f"false accepts {point['false_accept_rate']:.2%}, "
             f"false rejects {point['false_reject_rate']:.2%})"
         )
-    console.print(line, highlight=False, soft_wrap=True)
+    console.print(line, highlight=False)
