@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 import pytest
 from rich.console import Console
+from tiny_run import as_flags, tiny_config
 
 from sphereface_jax.cli import main
 from sphereface_jax.data.synthetic import SyntheticFaces
 from sphereface_jax.data.vectors import FaceVectors, load_vectors, save_vectors
 from sphereface_jax.training.loop import train
-from tests.tiny_run import as_flags, tiny_config
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ import numpy as np
 import optax
 import pytest
 from rich.console import Console
+from tiny_run import as_flags, tiny_config
 
 from sphereface_jax import LOSSES, sphereface2_bias_init
 from sphereface_jax.training import loop
@@ -28,7 +29,6 @@ from sphereface_jax.training.run_folder import RunFolder, read_records
 from sphereface_jax.training.saved_run import load_run
 from sphereface_jax.training.step import compile_train_step, make_train_step
 from sphereface_jax.training.trainer import make_trainer
-from tests.tiny_run import as_flags, tiny_config
 
 
 def quiet() -> Console:
