@@ -1,12 +1,14 @@
 """Verification: hand-made sets, a literal reading of evaluation.m, scikit-learn, real vectors."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn import metrics
 
+from sphereface_jax.evaluation.folds import best_threshold
 from sphereface_jax.evaluation.pairs import Pairs, paired_cosines
 from sphereface_jax.evaluation.roc import (
     area_under_curve,
@@ -15,7 +17,13 @@ from sphereface_jax.evaluation.roc import (
     roc_curve,
     tar_at_far,
 )
-from sphereface_jax.evaluation.verification import accuracy_at, best_threshold, lfw_authors
+from sphereface_jax.evaluation.verification import (
+    PROTOCOLS,
+    lfw_authors,
+    lfw_facexzoo,
+    lfw_insightface,
+    lfw_opensphere,
+)
 
 
 def read_lfw(shared_data: Path) -> tuple[np.ndarray, Pairs]:
@@ -111,9 +119,86 @@ def test_a_tie_of_thresholds_is_averaged() -> None:
 
 def test_a_cosine_at_the_threshold_is_wrong_either_way() -> None:
     cosines, is_same = np.array([0.5, 0.5]), np.array([True, False])
-    assert accuracy_at(0.5, cosines, is_same) == 0.0
     # Every grid point but 0.5 itself takes one of the two.
     assert best_threshold(cosines, is_same) == pytest.approx(-0.5 / 20000, abs=1e-12)
+
+
+def units(*degrees: float) -> np.ndarray:
+    angle = np.radians(degrees)
+    return np.stack([np.cos(angle), np.sin(angle)], axis=1)
+
+
+# Row 0 with the others: three same pairs, then three different ones.
+PAPER_COSINES = np.array([0.7975, 0.5975, 0.3975, 0.4975, 0.2975, 0.0975])
+PAPER = units(0, *np.degrees(np.arccos(PAPER_COSINES)))
+PAPER_PAIRS = Pairs([0] * 6, [1, 2, 3, 4, 5, 6], is_same=np.arange(6) < 3, folds=[0, 1, 1, 0, 1, 1])
+
+
+def test_insightface_on_paper() -> None:
+    # Squared distances .405 .805 1.205 | 1.005 1.405 1.805. Fold 0 chooses on .805 1.205 | 1.405
+    # 1.805: all right from 1.21. Fold 1 chooses on .405 | 1.005: all right from .41.
+    result = lfw_insightface(PAPER, PAPER_PAIRS)
+    assert result.threshold == pytest.approx(np.mean([1 - 1.21 / 2, 1 - 0.41 / 2]), abs=1e-12)
+    # Fold 0 at 1.21 takes 1.005 for the same. Fold 1 at .41 refuses both its same pairs.
+    assert result.fold_accuracies == (0.5, 0.5)
+    assert (result.accuracy_std, result.num_folds, result.optimistic) == (0.0, 2, False)
+
+
+def test_facexzoo_on_paper() -> None:
+    # Fold 0 chooses on .5975 .3975 | .2975 .0975 by steps of .0005: TAR - FAR is 1 from .2975 on.
+    # Fold 1 chooses on .7975 | .4975 by steps of .0003: it is 1 from the first on.
+    result = lfw_facexzoo(PAPER, PAPER_PAIRS)
+    assert result.threshold == pytest.approx(np.mean([0.2975, 0.4978]), abs=3e-4)
+    # Fold 0 takes .4975 for the same; fold 1 refuses .3975.
+    assert result.fold_accuracies == (0.5, 0.75)
+    assert result.accuracy_std == pytest.approx(0.125 * np.sqrt(2) / np.sqrt(2), abs=1e-12)
+
+
+def test_opensphere_on_paper() -> None:
+    # Accepting from .5975 up is right on five of six; so is from .3975 up.
+    result = lfw_opensphere(PAPER, PAPER_PAIRS)
+    assert result.accuracy_10_fold == pytest.approx(5 / 6)
+    assert result.threshold == pytest.approx(0.5975, abs=1e-12)
+    assert (result.accuracy_std, result.num_folds, result.optimistic) == (None, 0, True)
+    json.dumps(result.to_json(), allow_nan=False)
+
+
+def test_the_mirror_images_are_used_as_each_protocol_says() -> None:
+    embeddings, pairs = random_set()
+    mirrored = embeddings + 0.3 * np.random.default_rng(1).normal(size=embeddings.shape)
+    result = {name: run(embeddings, pairs, mirrored=mirrored) for name, run in PROTOCOLS.items()}
+    flips = {name: entry.flip for name, entry in result.items()}
+    assert list(flips.values()) == ["concatenated", "summed", "unused", "averaged"]
+    both = np.concatenate([embeddings, mirrored], axis=1)
+    np.testing.assert_allclose(result["lfw_authors"].scores, lfw_authors(both, pairs).scores)
+    summed = paired_cosines(embeddings + mirrored, pairs)
+    np.testing.assert_allclose(result["lfw_insightface"].scores, summed)
+    np.testing.assert_allclose(result["lfw_opensphere"].scores, summed)
+    np.testing.assert_allclose(
+        result["lfw_facexzoo"].scores, paired_cosines(embeddings, pairs), atol=1e-7
+    )
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_every_protocol_decides_each_pair(name: str) -> None:
+    embeddings, pairs = random_set()
+    result = PROTOCOLS[name](embeddings, pairs)
+    assert result.flip == "none"
+    assert result.accuracy_10_fold == pytest.approx(result.is_correct.mean())
+    assert result.auc == pytest.approx(metrics.roc_auc_score(pairs.is_same, result.scores))
+    with pytest.raises(ValueError, match="expected same and different pairs"):
+        PROTOCOLS[name](
+            embeddings, Pairs(pairs.left, pairs.right, is_same=[False] * 300, folds=pairs.folds)
+        )
+    with pytest.raises(ValueError, match=r"mirrored: expected shape \[600, 16\] as embeddings"):
+        PROTOCOLS[name](embeddings, pairs, mirrored=embeddings[:, :8])
+
+
+@pytest.mark.parametrize("run", [lfw_insightface, lfw_opensphere])
+def test_mirror_images_that_cancel_are_refused(run: Callable) -> None:
+    embeddings, pairs = random_set()
+    with pytest.raises(ValueError, match="row 0 is all zeros"):
+        run(embeddings, pairs, mirrored=-embeddings)
 
 
 @pytest.mark.parametrize("decimals", [16, 1])
@@ -200,3 +285,12 @@ def test_a_collapsed_network_is_refused() -> None:
     embeddings, pairs = random_set()
     with pytest.raises(ValueError, match="collapsed"):
         lfw_authors(np.broadcast_to(embeddings[0], embeddings.shape), pairs)
+
+
+def test_an_embedding_at_the_mean_is_refused() -> None:
+    pairs = Pairs(
+        [0, 0, 2, 1], [1, 2, 3, 3], is_same=[True, False, True, False], folds=[0, 0, 1, 1]
+    )
+    # The others' mean when fold 0 is held out is that of rows 2, 3, 1 and 3: here row 2.
+    with pytest.raises(ValueError, match="equal to the mean"):
+        lfw_authors([[5.0, 1.0], [1.0, 0.3], [1.0, 1.0], [1.0, 1.35]], pairs)

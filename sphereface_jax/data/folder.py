@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sphereface_jax.data.images import IMAGE_SUFFIXES, is_image_path, read_image
+from sphereface_jax.data.images import IMAGE_SUFFIXES, is_image_path, read_bytes, read_image
 
 
 class ImageFolder:
@@ -51,6 +51,10 @@ class ImageFolder:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return {"image": read_image(self.describe(index)), "label": int(self.labels[index])}
+
+    def read_encoded(self, index: int) -> bytes:
+        """The bytes of image `index` as they are on disk."""
+        return read_bytes(self.describe(index))
 
     def describe(self, index: int) -> str:
         """The path of image `index`."""

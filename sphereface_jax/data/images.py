@@ -80,6 +80,11 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     return encoded
 
 
+def encode_png(image: np.ndarray) -> bytes:
+    """Encodes uint8 [H, W, 3] RGB without loss."""
+    return cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
+
+
 class ImagePaths:
     """Unlabelled images by path, for embedding: an `ImageSequence`."""
 

@@ -12,6 +12,11 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from sphereface_jax.data.folder import ImageFolder
+from sphereface_jax.data.images import encode_png
+
+# Identities of CASIA-WebFace that are also in LFW's test pairs; the authors leave them out
+# (wy1iu/sphereface, train/code/get_list.m).
+CASIA_LFW_OVERLAP = ("0166921", "1056413", "1193098")
 
 
 @runtime_checkable
@@ -81,9 +86,40 @@ class Subset:
         example = self._source[int(self._indices[index])]
         return {"image": example["image"], "label": int(self.labels[index])}
 
+    def read_encoded(self, index: int) -> bytes:
+        """The encoded image, as `encoded_image` gives it for the underlying source."""
+        return encoded_image(self._source, int(self._indices[index]))
+
     def describe(self, index: int) -> str:
         """As the underlying source says it."""
         return self._source.describe(int(self._indices[index]))
+
+
+def encoded_image(source: FaceSource, index: int) -> bytes:
+    """An image as bytes: as the source stores it, or as PNG if the source has pixels only.
+
+    Raises:
+      UnreadableImage: the image cannot be read.
+    """
+    read = getattr(source, "read_encoded", None)
+    if read is not None:
+        return read(index)
+    return encode_png(source[index]["image"])
+
+
+def exclude_identities(source: FaceSource, names: Sequence[str]) -> Subset:
+    """Leaves identities out by name, such as `CASIA_LFW_OVERLAP`.
+
+    Raises:
+      ValueError: a name that the source does not have, or nobody left.
+    """
+    unknown = sorted(set(names).difference(source.identities))
+    if unknown:
+        raise ValueError(
+            f"exclude: expected names out of the source's {len(source.identities)} identities, "
+            f"got {unknown[:3]}"
+        )
+    return Subset(source, [name for name in source.identities if name not in set(names)])
 
 
 def split_identities(source: FaceSource, fraction: float, seed: int) -> tuple[Subset, Subset]:
@@ -115,15 +151,22 @@ def split_identities(source: FaceSource, fraction: float, seed: int) -> tuple[Su
 
 
 def open_source(
-    spec: str, *, split: str = "train", data_dir: str | None = None, **synthetic: Any
+    spec: str,
+    *,
+    split: str = "train",
+    data_dir: str | None = None,
+    root: str | None = None,
+    **synthetic: Any,
 ) -> FaceSource:
     """Opens a source of faces, telling the formats apart by what is there.
 
     Args:
-      spec: a folder of identities; `tfds:NAME`, or the bare name or the folder of a prepared TFDS
-        data set; or `synthetic`.
+      spec: a folder of identities; a `.zip` or `.tar` of one; a RecordIO file, or the folder that
+        holds it; a list file of `path label` lines; `tfds:NAME`, or the bare name or the folder of
+        a prepared TFDS data set; or `synthetic`.
       split: the split of a TFDS data set.
       data_dir: where TFDS data sets lie; TFDS's own default if None.
+      root: the folder that the paths of a list file start from; the list's own if None.
       **synthetic: keyword arguments of `SyntheticFaces`, for `synthetic` alone.
 
     Returns:
@@ -141,15 +184,41 @@ def open_source(
         raise ValueError(f"{spec}: {sorted(synthetic)} are options of synthetic faces only")
     path = Path(spec)
     if path.is_dir() and not (path / "dataset_info.json").exists():
+        if any(path.glob("*.rec")):
+            return _open_records(path)
         return ImageFolder(path)
     if path.is_file():
-        raise ValueError(f"{spec}: expected a folder of identities, found a file")
+        return _open_file(path, root)
     name = spec.removeprefix("tfds:")
     if name == spec and not path.exists() and ("/" in spec or "." in spec):
         raise FileNotFoundError(
-            f"{spec}: no such file or folder; expected a folder of identities, the name of a TFDS "
-            "data set, or 'synthetic'"
+            f"{spec}: no such file or folder; expected a folder of identities, an archive of one, "
+            "a RecordIO file, a list file, the name of a TFDS data set, or 'synthetic'"
         )
     from sphereface_jax.data.tfds_source import TfdsSource
 
     return TfdsSource(name, split=split, data_dir=data_dir)
+
+
+def _open_file(path: Path, root: str | None) -> FaceSource:
+    from sphereface_jax.data.archives import ArchiveSource
+    from sphereface_jax.data.lists import ListSource
+
+    with open(path, "rb") as file:
+        start = file.read(512)
+    if start[:4] == bytes.fromhex("0a23d7ce") or path.suffix in (".rec", ".idx"):
+        return _open_records(path)
+    if start[:2] in (b"PK", b"\x1f\x8b", b"BZ", b"\xfd7") or start[257:262] == b"ustar":
+        return ArchiveSource(path)
+    if start[:1] == b"\x80" or path.suffix == ".bin":
+        raise ValueError(
+            f"{path}: expected faces to train on, found what looks like a verification pack, which "
+            "has pairs and no identities; evaluate on it instead"
+        )
+    return ListSource(path, root)
+
+
+def _open_records(path: Path) -> FaceSource:
+    from sphereface_jax.data.record_source import RecordSource
+
+    return RecordSource(path)

@@ -18,8 +18,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sphereface_jax.data import augment
+
 DRAWS = 32  # uniforms an example; a multiple of Philox's four numbers a count
+# The columns of an example's draws: the first of each says whether, the others how.
 _MIRROR, _SHIFT_X, _SHIFT_Y = 0, 1, 2
+_CROP, _LOW_RESOLUTION, _BLUR, _PHOTOMETRIC, _CUTOUT = 3, 8, 12, 14, 18
 _AUGMENTATION_STREAM = 2**64 - 1  # the pipeline's shuffles use streams 0, 1, ... (the epochs)
 
 
@@ -58,6 +62,11 @@ class FaceTransform:
         a substitute for alignment.
       mirror: probability of a left-right flip.
       shift: largest move of the window, in pixels either way, both axes; the edge is repeated.
+      crop: probability of `augment.crop_resize`; this and the next are applied in this order.
+      low_resolution: probability of `augment.low_resolution`.
+      blur: probability of `augment.blur`.
+      photometric: probability of `augment.photometric`.
+      cutout: probability of `augment.cutout`.
 
     Raises:
       ValueError: an option out of range.
@@ -68,12 +77,20 @@ class FaceTransform:
     resize: bool = False
     mirror: float = 0.5
     shift: int = 0
+    crop: float = 0.0
+    low_resolution: float = 0.0
+    blur: float = 0.0
+    photometric: float = 0.0
+    cutout: float = 0.0
 
     def __post_init__(self) -> None:
         if self.color_order not in ("rgb", "bgr"):
             raise ValueError(f"color_order: expected 'rgb' or 'bgr', got {self.color_order!r}")
-        if not 0 <= self.mirror <= 1:
-            raise ValueError(f"mirror: expected a probability in [0, 1], got {self.mirror}")
+        for name in ("mirror", "crop", "low_resolution", "blur", "photometric", "cutout"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(
+                    f"{name}: expected a probability in [0, 1], got {getattr(self, name)}"
+                )
         if self.shift < 0 or 2 * self.shift >= min(self.size):
             raise ValueError(f"shift: expected 0 to {min(self.size) // 2} pixels, got {self.shift}")
 
@@ -102,7 +119,22 @@ class FaceTransform:
         image = _window(image, top, left, height, width)
         if mirrored:
             image = cv2.flip(image, 1)
+        if draws is not None:
+            image = self._degraded(image, draws)
         return cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if self.color_order == "bgr" else image
+
+    def _degraded(self, image: np.ndarray, draws: Sequence[float]) -> np.ndarray:
+        if draws[_CROP] < self.crop:
+            image = augment.crop_resize(image, draws[_CROP + 1 :])
+        if draws[_LOW_RESOLUTION] < self.low_resolution:
+            image = augment.low_resolution(image, draws[_LOW_RESOLUTION + 1 :])
+        if draws[_BLUR] < self.blur:
+            image = augment.blur(image, draws[_BLUR + 1 :])
+        if draws[_PHOTOMETRIC] < self.photometric:
+            image = augment.photometric(image, draws[_PHOTOMETRIC + 1 :])
+        if draws[_CUTOUT] < self.cutout:
+            image = augment.cutout(image, draws[_CUTOUT + 1 :])
+        return image
 
     def _resized(self, image: np.ndarray) -> np.ndarray:
         """Scaled to cover `size`, aspect ratio kept, and the middle cut out."""

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from sphereface_jax.evaluation.folds import best_threshold
 from sphereface_jax.evaluation.roc import check_scores
-from sphereface_jax.evaluation.verification import best_threshold
 
 
 @dataclasses.dataclass(frozen=True)

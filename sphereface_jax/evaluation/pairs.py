@@ -9,8 +9,8 @@ import dataclasses
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-# Pairs gathered at a time: 4096 pairs of 512 float64 are 32 MiB, whatever the length of the list.
-_PAIRS_PER_BLOCK = 4096
+# Numbers gathered at a time, so that both sides of a block of pairs stay in a CPU's cache.
+_NUMBERS_PER_BLOCK = 1 << 17
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -97,8 +97,8 @@ def check_embeddings(
     if array.ndim != 2 or array.shape[1] == 0 or len(array) < num_rows:
         found = list(array.shape)
         raise ValueError(f"{name}: expected shape [N, D] with N >= {num_rows}, got {found}")
-    # The largest magnitude of a row is NaN or infinite where an entry is, 0 where all are.
-    largest = np.maximum(array.max(axis=1), -array.min(axis=1))
+    # NaN or infinite where an entry is, 0 where all are.
+    largest = _largest(array)
     bad = ~np.isfinite(largest)
     if bad.any():
         raise ValueError(f"{name}: expected finite values, row {int(bad.argmax())} has NaN or inf")
@@ -116,11 +116,10 @@ def paired_dot(
 ) -> NDArray[np.float64]:
     """x[left] · x[right], [P], gathered in blocks so that memory does not grow with P."""
     products = np.empty(len(left))
-    for start in range(0, len(left), _PAIRS_PER_BLOCK):
-        block = slice(start, start + _PAIRS_PER_BLOCK)
-        products[block] = np.einsum(
-            "pd,pd->p", x[left[block]], x[right[block]], dtype=np.float64, casting="same_kind"
-        )
+    size = max(_NUMBERS_PER_BLOCK // x.shape[1], 1)
+    for start in range(0, len(left), size):
+        block = slice(start, start + size)
+        products[block] = np.einsum("pd,pd->p", x[left[block]], x[right[block]])
     return products
 
 
@@ -148,11 +147,14 @@ def paired_cosines(embeddings: ArrayLike, pairs: Pairs) -> NDArray[np.float64]:
 
 def unit_rows(x: NDArray[np.floating]) -> NDArray[np.float64]:
     """Rows of x scaled to unit length in float64; the rows must be nonzero."""
-    wide = x.astype(np.float64)
     # Dividing by the largest magnitude first keeps tiny and huge rows from losing their square.
-    wide /= np.abs(wide).max(axis=1, keepdims=True)
+    wide = np.divide(x, _largest(x)[:, None], dtype=np.float64)
     wide /= np.sqrt(np.einsum("nd,nd->n", wide, wide))[:, None]
     return wide
+
+
+def _largest(x: NDArray[np.floating]) -> NDArray[np.floating]:
+    return np.maximum(x.max(axis=1), -x.min(axis=1))
 
 
 def _integers(name: str, values: ArrayLike) -> NDArray[np.int64]:

@@ -42,7 +42,7 @@ class PReLU(nnx.Module):
     """max(x, 0) + slope · min(x, 0), with one trained slope a channel, 0.25 at the start."""
 
     def __init__(self, channels: int, *, dtype: jnp.dtype):
-        self.slope = nnx.Param(jnp.full((channels,), 0.25))
+        self.slope = nnx.Param(jnp.full((channels,), 0.25, jnp.float32))
         self.dtype = dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:

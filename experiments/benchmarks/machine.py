@@ -1,0 +1,37 @@
+"""The machine that a benchmark ran on, for its results file."""
+
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import jax
+
+RESULTS = Path(__file__).resolve().parent.parent / "results"
+
+
+def describe_machine() -> dict[str, Any]:
+    """Processor, cores, memory, device and versions, and how busy the machine is."""
+    info = Path("/proc/cpuinfo")
+    names = info.read_text().splitlines() if info.exists() else []
+    models = [line.split(":", 1)[1].strip() for line in names if line.startswith("model name")]
+    return {
+        "processor": models[0] if models else platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "device": jax.devices()[0].device_kind,
+        "devices": jax.device_count(),
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "load_before": round(os.getloadavg()[0], 2),
+    }
+
+
+def write_results(path: Path, results: dict[str, Any]) -> None:
+    """Writes results as JSON, whole or not at all, and says where."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(results, indent=2) + "\n")
+    os.replace(temporary, path)
+    print(path)

@@ -1,0 +1,185 @@
+"""Folders of identities inside a `.zip` or a `.tar`, read in place.
+
+Only the directory of the archive is read on opening; an image is one read at its offset, plus
+inflating in a zip that compresses. Nothing is ever unpacked to disk. An identity is the folder
+that an image lies in, however deep in the archive. Links, absolute paths and paths with `..` are
+refused: they have no place among images, and who unpacked them would write outside the folder.
+"""
+
+import os
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sphereface_jax.data.folder import check_identities
+from sphereface_jax.data.images import UnreadableImage, decode_image, is_image_path
+
+_LARGEST_IMAGE = 1 << 28  # inflating stops here, whatever the archive promises
+_ZIP_LOCAL_HEADER = struct.Struct("<4s22sHH")
+
+
+class Member(NamedTuple):
+    """An image in an archive.
+
+    Attributes:
+      name: its path in the archive.
+      offset: where its data starts in a tar, and its local header in a zip.
+      stored: bytes that it takes in the archive.
+      method: `zipfile.ZIP_STORED`, `ZIP_DEFLATED`, or None in a tar.
+    """
+
+    name: str
+    offset: int
+    stored: int
+    method: int | None
+
+
+class ArchiveSource:
+    """A face source over a `.zip` or an uncompressed `.tar` of identity folders.
+
+    Args:
+      path: the archive.
+
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: not such an archive, damaged, encrypted, compressed as a whole, a link or a path
+        that leaves the folder, two folders of one name, or no images.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self._descriptor = -1
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise FileNotFoundError(f"{self.path}: expected an archive, found none")
+        self._members = sorted(_list_members(self.path), key=lambda m: (_folder(m).name, m.name))
+        folders = [_folder(member) for member in self._members]
+        self.identities = self._names(folders)
+        label = {name: i for i, name in enumerate(self.identities)}
+        self.labels = np.array([label[folder.name] for folder in folders], np.int32)
+        self._descriptor = os.open(self.path, os.O_RDONLY)
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        image = decode_image(self.read_encoded(index), self.describe(index))
+        return {"image": image, "label": int(self.labels[index])}
+
+    def __del__(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+
+    def read_encoded(self, index: int) -> bytes:
+        """The bytes of image `index`, inflated.
+
+        Raises:
+          UnreadableImage: the archive is damaged or cut short there.
+        """
+        member = self._members[index]
+        start = member.offset
+        if member.method is not None:
+            head = os.pread(self._descriptor, _ZIP_LOCAL_HEADER.size, start)
+            if len(head) < _ZIP_LOCAL_HEADER.size or head[:4] != b"PK\3\4":
+                raise UnreadableImage(f"{self.describe(index)}: the archive is damaged there")
+            _, _, name_length, extra_length = _ZIP_LOCAL_HEADER.unpack(head)
+            start += _ZIP_LOCAL_HEADER.size + name_length + extra_length
+        data = os.pread(self._descriptor, min(member.stored, _LARGEST_IMAGE), start)
+        if member.method != zipfile.ZIP_DEFLATED:
+            return data
+        try:
+            return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, _LARGEST_IMAGE)
+        except zlib.error as error:
+            raise UnreadableImage(f"{self.describe(index)}: cannot be inflated ({error})") from None
+
+    def describe(self, index: int) -> str:
+        """Archive and path within it."""
+        return f"{self.path}:{self._members[index].name}"
+
+    def _names(self, folders: list[PurePosixPath]) -> tuple[str, ...]:
+        by_name: dict[str, PurePosixPath] = {}
+        for folder in folders:
+            if not folder.name:
+                raise ValueError(
+                    f"{self.path}: expected <identity>/<image>, found images at its top"
+                )
+            other = by_name.setdefault(folder.name, folder)
+            if other != folder:
+                raise ValueError(
+                    f"{self.path}: expected one folder an identity, found {other} and {folder}"
+                )
+        if not by_name:
+            raise ValueError(f"{self.path}: expected <identity>/<image>, found no images")
+        check_identities(tuple(by_name), str(self.path))
+        return tuple(by_name)
+
+
+def _folder(member: Member) -> PurePosixPath:
+    return PurePosixPath(member.name).parent
+
+
+def _list_members(path: Path) -> Iterator[Member]:
+    if zipfile.is_zipfile(path):
+        yield from _zip_members(path)
+    elif tarfile.is_tarfile(path):
+        yield from _tar_members(path)
+    else:
+        raise ValueError(f"{path}: expected a .zip or a .tar, found neither")
+
+
+def _zip_members(path: Path) -> Iterator[Member]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error) as error:
+        raise ValueError(f"{path}: damaged or cut short ({error})") from None
+    for entry in entries:
+        name = f"{path}:{entry.filename}"
+        if (entry.external_attr >> 16) & 0o170000 == 0o120000:
+            raise ValueError(f"{name}: expected images in folders, found a link")
+        _check_inside(entry.filename, name)
+        if entry.filename.endswith(".rec"):
+            raise ValueError(f"{name}: a RecordIO file; unzip the archive and name its folder")
+        if entry.is_dir() or not is_image_path(entry.filename):
+            continue
+        if entry.flag_bits & 1:
+            raise ValueError(f"{name}: expected images in the clear, found an encrypted one")
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError(
+                f"{name}: expected to be stored or deflated, found method {entry.compress_type}"
+            )
+        yield Member(entry.filename, entry.header_offset, entry.compress_size, entry.compress_type)
+
+
+def _tar_members(path: Path) -> Iterator[Member]:
+    try:
+        with tarfile.open(path, "r:") as archive:
+            entries = archive.getmembers()
+    except tarfile.ReadError:
+        raise ValueError(
+            f"{path}: expected an uncompressed .tar, which can be read at random; decompress it "
+            "first"
+        ) from None
+    except (tarfile.TarError, OSError, ValueError, EOFError, OverflowError) as error:
+        raise ValueError(f"{path}: damaged or cut short ({error})") from None
+    size = path.stat().st_size
+    for entry in entries:
+        name = f"{path}:{entry.name}"
+        if not (entry.isfile() or entry.isdir()):
+            raise ValueError(f"{name}: expected images in folders, found a link or a device")
+        _check_inside(entry.name, name)
+        if entry.isfile() and is_image_path(entry.name):
+            if entry.issparse() or entry.offset_data + entry.size > size:
+                raise ValueError(f"{name}: damaged or cut short")
+            yield Member(entry.name, entry.offset_data, entry.size, None)
+
+
+def _check_inside(member: str, name: str) -> None:
+    parts = PurePosixPath(member.replace("\\", "/")).parts
+    if member.startswith(("/", "\\")) or ".." in parts or (parts and ":" in parts[0]):
+        raise ValueError(f"{name}: expected a path within the archive, found one that leaves it")

@@ -1,0 +1,49 @@
+"""Writing without leaving half a file behind: a temporary name first, then one atomic rename."""
+
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+
+class AtomicFile:
+    """A file that appears under its name only if the `with` block ends without an error.
+
+    Args:
+      path: the file; its folder is made if need be, and a file of that name is replaced.
+
+    Example:
+      >>> with AtomicFile(Path("/tmp/atomic_example")) as file:
+      ...     _ = file.write(b"all or nothing")
+    """
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+    def __enter__(self) -> IO[bytes]:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._file: IO[bytes] = open(self._temporary, "wb")
+        return self._file
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        failure = error
+        try:
+            with self._file:
+                if error is None:
+                    self._file.flush()
+                    os.fsync(self._file.fileno())
+            if error is None:
+                os.replace(self._temporary, self._path)
+        except OSError as late:
+            failure = late
+            raise
+        finally:
+            self._temporary.unlink(missing_ok=True)
+            if isinstance(failure, OSError) and failure.filename is None:
+                failure.filename = str(self._path)  # a full disk names no file of its own

@@ -1,0 +1,95 @@
+"""List files: `path label` a line (Caffe), or `aligned<TAB>path<TAB>label` (InsightFace's .lst)."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sphereface_jax.data.folder import check_identities
+from sphereface_jax.data.images import read_bytes, read_image
+
+
+class ListSource:
+    """A face source over a list file.
+
+    An identity is named after the folder of its images where folder and label go together one to
+    one, as in CASIA-WebFace, and otherwise by its label. Gaps between the labels close up.
+
+    Args:
+      path: the list file.
+      root: the folder that its paths start from; the list's own by default. No path may leave it.
+
+    Raises:
+      FileNotFoundError: no such list, or the first image is not under `root`.
+      ValueError: a line that is none of the two forms, a path outside `root`, or an empty list;
+        names the line.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None):
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise FileNotFoundError(f"{self.path}: expected a list file, found none")
+        self.root = Path(root) if root is not None else self.path.parent
+        self._files, stored = self._read_lines()
+        if not os.path.isfile(self.describe(0)):
+            raise FileNotFoundError(
+                f"{self.path}: its first image is not at {self.describe(0)}; name the folder that "
+                "its paths start from"
+            )
+        values, labels = np.unique(np.array(stored, np.int64), return_inverse=True)
+        self.labels = labels.astype(np.int32)
+        self.identities = self._names(values)
+        check_identities(self.identities, str(self.path))
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"image": read_image(self.describe(index)), "label": int(self.labels[index])}
+
+    def read_encoded(self, index: int) -> bytes:
+        """The bytes of image `index` as they are on disk."""
+        return read_bytes(self.describe(index))
+
+    def describe(self, index: int) -> str:
+        """The path of image `index`."""
+        return os.path.join(self.root, self._files[index])
+
+    def _read_lines(self) -> tuple[list[str], list[int]]:
+        files, labels = [], []
+        try:
+            with open(self.path, encoding="utf-8-sig") as lines:
+                for number, line in enumerate(lines, start=1):
+                    if line.strip():
+                        file, label = _parse(line.strip("\r\n"), f"{self.path}:{number}")
+                        files.append(file)
+                        labels.append(label)
+        except UnicodeDecodeError:
+            raise ValueError(
+                f"{self.path}: expected a list file in UTF-8, found other bytes"
+            ) from None
+        if not files:
+            raise ValueError(f"{self.path}: expected lines 'path label', found an empty file")
+        return files, labels
+
+    def _names(self, values: np.ndarray) -> tuple[str, ...]:
+        folders = [os.path.basename(os.path.dirname(file)) for file in self._files]
+        pairs = set(zip(folders, self.labels.tolist(), strict=True))
+        one_to_one = len(pairs) == len(values) == len(set(folders))
+        if one_to_one and "" not in folders:
+            names = dict(sorted((label, folder) for folder, label in pairs))
+            return tuple(names.values())
+        return tuple(map(str, values.tolist()))
+
+
+def _parse(line: str, where: str) -> tuple[str, int]:
+    fields = line.split("\t") if line.count("\t") == 2 else line.rsplit(maxsplit=1)
+    if len(fields) < 2:
+        raise ValueError(f"{where}: expected 'path label', found {line[:60]!r}")
+    file, label = fields[-2].strip(), fields[-1].strip()
+    if not (label.isascii() and label.isdigit() and len(label) < 10):
+        raise ValueError(f"{where}: expected a whole number from 0 as label, found {label[:60]!r}")
+    if not file or "\0" in file or os.path.isabs(file) or ".." in Path(file).parts:
+        raise ValueError(f"{where}: expected a path within the folder, found {file[:60]!r}")
+    return file, int(label)

@@ -1,0 +1,85 @@
+"""List files of `path label`."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from faces_on_disk import make_folder
+
+from sphereface_jax.data.lists import ListSource
+from sphereface_jax.data.sources import FaceSource, open_source
+
+
+@pytest.fixture
+def faces(tmp_path: Path) -> Path:
+    return make_folder(tmp_path / "faces", {"0000045": 2, "0000099": 1, "with space": 1})
+
+
+CAFFE = """faces/0000045/0000.png 0
+faces/0000045/0001.png 0
+faces/0000099/0000.png 7
+
+faces/with space/0000.png 9
+"""
+
+
+def write(path: Path, text: str) -> str:
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def test_caffe_lists(faces: Path, tmp_path: Path) -> None:
+    source = open_source(write(tmp_path / "train.txt", CAFFE))
+    assert isinstance(source, FaceSource)
+    assert source.identities == ("0000045", "0000099", "with space")
+    assert source.labels.tolist() == [0, 0, 1, 2]
+    assert source.labels.dtype == np.int32
+    assert source[3]["image"].shape == (112, 112, 3)
+    assert source[3]["label"] == 2
+    assert source.describe(0) == str(tmp_path / "faces/0000045/0000.png")
+
+
+def test_insightface_lists_and_another_root(faces: Path, tmp_path: Path) -> None:
+    lines = "1\t0000045/0000.png\t4\n1\twith space/0000.png\t3\n"
+    (tmp_path / "lists").mkdir()
+    source = open_source(write(tmp_path / "lists" / "a.lst", lines), root=str(faces))
+    assert source.identities == ("with space", "0000045")
+    assert source.labels.tolist() == [1, 0]
+    assert source[0]["label"] == 1
+
+
+def test_identities_are_labels_where_folders_do_not_tell(faces: Path, tmp_path: Path) -> None:
+    lines = "faces/0000045/0000.png 3\nfaces/0000045/0001.png 5\n"
+    assert open_source(write(tmp_path / "a.txt", lines)).identities == ("3", "5")
+    lines = "faces/0000045/0000.png 3\nfaces/0000099/0000.png 3\n"
+    assert open_source(write(tmp_path / "b.txt", lines)).identities == ("3",)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "found an empty file"),
+        ("faces/0000045/0000.png\n", ":1: expected 'path label'"),
+        ("faces/0000045/0000.png 0\nfaces/0000045/0001.png x\n", ":2: expected a whole number"),
+        ("faces/0000045/0000.png -1\n", ":1: expected a whole number"),
+        ("faces/0000045/0000.png 99999999999\n", ":1: expected a whole number"),
+        ("/etc/passwd 0\n", ":1: expected a path within the folder"),
+        ("faces/../../x.png 0\n", ":1: expected a path within the folder"),
+    ],
+)
+def test_a_bad_line_is_named(faces: Path, tmp_path: Path, text: str, message: str) -> None:
+    path = write(tmp_path / "train.txt", text)
+    with pytest.raises(ValueError, match=message) as caught:
+        open_source(path)
+    assert str(caught.value).startswith(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_files(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="expected a list file"):
+        ListSource(tmp_path / "none.txt")
+    with pytest.raises(FileNotFoundError, match=r"first image is not at .* name the folder"):
+        open_source(write(tmp_path / "a.txt", "x/y.png 0\n"))
+    (tmp_path / "b.txt").write_bytes(b"x/y.png 0\n\xff\xfe\n")
+    with pytest.raises(ValueError, match="expected a list file in UTF-8"):
+        open_source(str(tmp_path / "b.txt"))

@@ -1,0 +1,318 @@
+"""A run: what it leaves behind, how it resumes, what it refuses, and that a step compiles once."""
+
+import dataclasses
+import io
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from rich.console import Console
+from tiny_run import as_flags, tiny_config
+
+from sphereface_jax import LOSSES, sphereface2_bias_init
+from sphereface_jax.training import loop
+from sphereface_jax.training.config import LossConfig, OptimizerConfig, TrainConfig, ValConfig
+from sphereface_jax.training.loop import Interrupted, NonFiniteLossError, train
+from sphereface_jax.training.optimizer import make_optimizer
+from sphereface_jax.training.run_folder import RunFolder, read_records
+from sphereface_jax.training.saved_run import load_run
+from sphereface_jax.training.step import compile_train_step, make_train_step
+from sphereface_jax.training.trainer import make_trainer
+
+
+def quiet() -> Console:
+    return Console(file=io.StringIO(), width=400)
+
+
+def said(console: Console) -> str:
+    return console.file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
+    config = tiny_config(
+        tmp_path_factory.mktemp("runs") / "finished",
+        val=ValConfig(fraction=0.5, every=6, pairs=20),
+        optimizer=OptimizerConfig(learning_rate=0.02, ema_decay=0.5),
+        data=dataclasses.replace(tiny_config(Path()).data, synthetic_identities=50),
+    )
+    train(config, console=quiet())
+    return config
+
+
+def losses(run: Path) -> list[float]:
+    return [record["loss"] for record in read_records(run / "metrics.jsonl")]
+
+
+def test_what_a_run_leaves_behind(finished: TrainConfig) -> None:
+    records = read_records(finished.out / "metrics.jsonl")
+    assert [record["step"] for record in records] == list(range(1, 13))
+    assert set(records[0]) == {
+        "step",
+        "loss",
+        "annealing_lambda",
+        "accuracy",
+        "target_angle",
+        "embedding_norm",
+        "learning_rate",
+        "gradient_norm",
+        "images_per_second",
+        "input_wait_share",
+    }
+    assert records[0]["annealing_lambda"] == pytest.approx(892.857, abs=1e-3)
+    assert records[-1] == json.loads((finished.out / "result.json").read_text())
+    scores = read_records(finished.out / "validation.jsonl")
+    assert [score["step"] for score in scores] == [6, 12]
+    assert 0 <= scores[-1]["accuracy_10_fold"] <= 1
+    assert list((finished.out / "tensorboard").glob("events.out.tfevents.*"))
+    saved = load_run(finished.out)
+    assert (saved.step, saved.num_classes, saved.prototypes.shape) == (12, 25, (256, 8))
+
+
+def test_a_finished_run_says_so_and_keeps_its_files(finished: TrainConfig) -> None:
+    before = (finished.out / "metrics.jsonl").read_bytes()
+    console = quiet()
+    record = train(finished, console=console)
+    assert record["step"] == 12
+    assert "finished at step 12" in said(console)
+    assert (finished.out / "metrics.jsonl").read_bytes() == before
+
+
+def test_another_config_into_the_same_folder_is_refused(finished: TrainConfig) -> None:
+    other = dataclasses.replace(finished, seed=5, loss=LossConfig(margin=3))
+    with pytest.raises(
+        ValueError, match=r"another config \(loss.margin: None -> 3; seed: 0 -> 5\)"
+    ):
+        train(other, console=quiet())
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(ValueError, match="got other files"):
+        train(tiny_config(tmp_path), console=quiet())
+    assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_bad_data_leaves_nothing_behind(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path / "run")
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, train="no/where"))
+    with pytest.raises(FileNotFoundError, match="no/where"):
+        train(config, console=quiet())
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_second_process_in_the_folder_is_refused(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path / "run")
+    with (
+        RunFolder(config),
+        pytest.raises(ValueError, match="another process trains"),
+    ):
+        train(config, console=quiet())
+
+
+def test_a_torn_last_line_is_left_out_and_cut(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path / "run")
+    with RunFolder(config) as run:
+        run.metrics.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"ste')
+        assert len(read_records(run.metrics)) == 3
+        run.cut_back(2)
+        assert run.metrics.read_text() == '{"step": 1}\n{"step": 2}\n'
+
+
+def test_nan_stops_the_run_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path / "run")
+    explode = optax.chain(
+        make_optimizer(config.optimizer, config.steps),
+        optax.scale_by_schedule(lambda step: jnp.where(step >= 6, jnp.inf, 1.0)),
+    )
+    with pytest.raises(NonFiniteLossError, match=r"step 8: loss nan.*checkpoint of step 4 is kept"):
+        train(config, tx=explode, console=quiet())
+    assert load_run(config.out).step == 4
+    assert all(math.isfinite(loss) for loss in losses(config.out))
+
+
+def test_chance_loss_at_the_floor_of_lambda_warns_once(tmp_path: Path) -> None:
+    config = tiny_config(
+        tmp_path / "run",
+        loss=LossConfig(lambda_base=1.0),
+        optimizer=OptimizerConfig(learning_rate=1e-9),
+    )
+    console = quiet()
+    train(config, console=console)
+    assert said(console).count("is still that of guessing (ln 6 = 1.792)") == 1
+    assert "--loss.lambda-gamma" in said(console)
+
+
+def test_sigterm_saves_and_the_run_goes_on_to_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed, stopped = tiny_config(tmp_path / "a"), tiny_config(tmp_path / "b")
+    train(undisturbed, console=quiet())
+    append = loop.Reporter.metrics
+
+    def terminate_at_step_6(self, record):
+        append(self, record)
+        if record["step"] == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(loop.Reporter, "metrics", terminate_at_step_6)
+    with pytest.raises(Interrupted) as caught:
+        train(stopped, console=quiet())
+    assert caught.value.code == 128 + signal.SIGTERM
+    assert load_run(stopped.out).step == 7
+    monkeypatch.undo()
+    console = quiet()
+    train(stopped, console=console)
+    assert "Resuming from step 7" in said(console)
+    assert losses(stopped.out) == losses(undisturbed.out)
+    assert_same_weights(stopped.out, undisturbed.out)
+
+
+def assert_same_weights(first: Path, second: Path) -> None:
+    ours, theirs = load_run(first), load_run(second)
+    for name in ("params", "prototypes"):
+        chex.assert_trees_all_equal(getattr(ours, name), getattr(theirs, name))
+
+
+def test_kill_9_at_random_moments_ends_in_the_same_bits(tmp_path: Path) -> None:
+    undisturbed = tiny_config(tmp_path / "a", steps=40)
+    killed = dataclasses.replace(undisturbed, out=tmp_path / "b")
+    train(undisturbed, console=quiet())
+    rng = np.random.default_rng(0)
+    command = [sys.executable, "-m", "sphereface_jax.cli", "train", *as_flags(killed)]
+    for _ in range(2):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        start = time.monotonic()
+        while not (killed.out / "metrics.jsonl").is_file() and time.monotonic() - start < 120:
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.15))
+        process.kill()
+        process.wait()
+    train(killed, console=quiet())
+    assert losses(killed.out) == losses(undisturbed.out)
+    assert_same_weights(killed.out, undisturbed.out)
+
+
+def test_init_from_takes_the_weights(finished: TrainConfig, tmp_path: Path) -> None:
+    old = load_run(finished.out)
+    same = dataclasses.replace(
+        finished, out=tmp_path / "same", init_from=finished.out, steps=1, val=finished.val
+    )
+    state = loop.start_from(make_trainer(same, 25).init(), same, 25)[0]
+    chex.assert_trees_all_equal(state.params, old.params)
+    np.testing.assert_array_equal(state.prototypes, old.prototypes)
+    fresh = make_trainer(same, 30).init()
+    state, line = loop.start_from(fresh, same, 30)
+    np.testing.assert_array_equal(state.prototypes, fresh.prototypes)
+    assert "new prototypes for 30 classes in place of 25" in line
+    record = train(same, console=quiet())
+    assert record["step"] == 1
+
+
+def test_init_from_another_network_is_refused(finished: TrainConfig, tmp_path: Path) -> None:
+    config = tiny_config(tmp_path / "run", init_from=finished.out)
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, embedding_dim=9))
+    with pytest.raises(ValueError, match=r"expected weights of spherenet4 .* -> 9"):
+        loop.start_from(make_trainer(config, 6).init(), config, 6)
+
+
+def batch_of(config: TrainConfig, seed: int) -> dict[str, jax.Array]:
+    key = jax.random.key(seed)
+    shape = (config.batch_size, *config.data.image_size, 3)
+    return {
+        "image": jax.random.randint(key, shape, 0, 256).astype(jnp.uint8),
+        "label": jax.random.randint(key, shape[:1], 0, 6),
+    }
+
+
+def test_a_step_compiles_once_and_never_moves_the_padding(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path)
+    trainer = make_trainer(config, 6)
+    step = make_train_step(
+        trainer.graph, trainer.objective, make_optimizer(config.optimizer, config.steps)
+    )
+    compiled = compile_train_step(
+        chex.assert_max_traces(step, n=1),
+        jax.tree.map(lambda leaf: leaf.sharding, trainer.like),
+        trainer.mesh,
+    )
+    state = trainer.init()
+    start = np.asarray(state.prototypes)
+    for seed in range(3):
+        state, metrics = compiled(state, batch_of(config, seed))
+    chex.assert_tree_all_finite(metrics)
+    assert int(state.step) == 3
+    assert np.all(np.asarray(state.prototypes[6:]) == 0)
+    assert np.all(np.any(np.asarray(state.prototypes[:6] != start[:6]), axis=1))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_trains_by_name(tmp_path: Path, name: str) -> None:
+    config = tiny_config(tmp_path, loss=LossConfig(name=name))
+    trainer = make_trainer(config, 6)
+    batch = jax.eval_shape(lambda: batch_of(config, 0))
+    state, metrics = jax.eval_shape(trainer.step, trainer.like, batch)
+    chex.assert_trees_all_equal_shapes_and_dtypes(state, trainer.like)
+    chex.assert_shape(list(metrics.values()), ())
+    assert ("annealing_lambda" in LOSSES[name].hyperparameters) == (
+        trainer.objective.annealing_lambda(0) is not None
+    )
+
+
+def test_sphereface2_learns_its_bias(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, loss=LossConfig(name="sphereface2"))
+    trainer = make_trainer(config, 6)
+    state = trainer.init()
+    start = float(state.loss_state)
+    state, _ = trainer.step(state, batch_of(config, 0))
+    assert start == pytest.approx(float(sphereface2_bias_init(6)), rel=1e-6)
+    assert float(state.loss_state) != start
+
+
+def test_caffe_gradient_keeps_prototypes_on_the_sphere(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, loss=LossConfig(gradient="caffe"))
+    trainer = make_trainer(config, 6)
+    state, _ = trainer.step(trainer.init(), batch_of(config, 0))
+    lengths = np.linalg.norm(state.prototypes, axis=1)
+    np.testing.assert_allclose(lengths[:6], 1, rtol=1e-5)
+    np.testing.assert_array_equal(lengths[6:], 0)
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (LossConfig(name="archface"), r"loss.name: expected one of .*, got 'archface'"),
+        (LossConfig(name="softmax", scale=3.0), "loss.scale: softmax takes no scale"),
+        (LossConfig(options={"beyond": "keep"}), "loss.beyond: sphereface takes no beyond"),
+        (LossConfig(margin=1.5), "margin: expected an integer"),
+        (LossConfig(name="arcface", gradient="caffe"), "gradient: expected"),
+    ],
+)
+def test_a_loss_that_cannot_be_is_named(tmp_path: Path, loss: LossConfig, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_trainer(tiny_config(tmp_path, loss=loss), 6)
+
+
+@pytest.mark.parametrize("clip_norm", [None, 1e-3])
+def test_clip_norm_bounds_the_update(tmp_path: Path, clip_norm: float | None) -> None:
+    config, tx = tiny_config(tmp_path), optax.sgd(1.0)
+    trainer = make_trainer(config, 6, tx=tx)
+    step = make_train_step(trainer.graph, trainer.objective, tx, clip_norm=clip_norm)
+    state = trainer.init()
+    new, metrics = jax.jit(step)(state, batch_of(config, 0))
+    moved = jax.tree.map(
+        jnp.subtract, (new.params, new.prototypes), (state.params, state.prototypes)
+    )
+    expected = float(metrics["gradient_norm"]) if clip_norm is None else clip_norm
+    assert float(optax.tree.norm(moved)) == pytest.approx(expected, rel=1e-3)
