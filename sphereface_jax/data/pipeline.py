@@ -303,12 +303,13 @@ def _concatenate(chunks: Sequence[Batch]) -> Batch:
 
 def _read_options(num_threads: int | None, ready: int) -> grain.ReadOptions:
     if num_threads is None:
-        num_threads = min(16, _available_cores())
+        num_threads = min(16, available_cores())
     _check_at_least(num_threads=(num_threads, 1))
     return grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=num_threads + ready)
 
 
-def _available_cores() -> int:
+def available_cores() -> int:
+    """The cores that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
