@@ -250,7 +250,7 @@ def test_real_faces_align_as_the_shared_crops(shared_data: Path) -> None:
         mine = grey_inside(align_face(raw, landmarks[name], (112, 112)))
         correlations.append(np.corrcoef(mine, grey_inside(read_image(crops / name)))[0, 1])
     assert np.mean(correlations) > 0.92  # other landmarks were used there: 0.94 over all 277
-    assert np.quantile(correlations, 0.1) > 0.85
+    assert np.median(correlations) > 0.94
 
 
 needs_detector = pytest.mark.skipif(

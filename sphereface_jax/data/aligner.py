@@ -18,7 +18,8 @@ from sphereface_jax.data.images import (
     read_image,
 )
 from sphereface_jax.data.landmarks import landmarks_of
-from sphereface_jax.data.pipeline import ImageSequence, available_cores
+from sphereface_jax.data.pipeline import available_cores
+from sphereface_jax.data.sources import ImageSequence
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,14 +14,14 @@ import logging
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import cv2
 import grain
 import numpy as np
 
 from sphereface_jax.data.images import UnreadableImage
-from sphereface_jax.data.sources import FaceSource
+from sphereface_jax.data.sources import FaceSource, ImageSequence
 from sphereface_jax.data.transforms import FaceTransform, WrongImageSize, example_draws
 
 Batch = dict[str, np.ndarray]
@@ -31,22 +31,6 @@ _CHUNK = 256  # examples that one thread decodes at a time; larger batches are c
 _MAX_SUBSTITUTES = 1000  # unreadable images in a row before skipping gives up
 
 logger = logging.getLogger(__name__)
-
-
-class ImageSequence(Protocol):
-    """What reading in order takes: a face source without its labels."""
-
-    def __len__(self) -> int:
-        """The number of images."""
-        ...
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """A mapping with `image`: uint8 [H, W, 3] RGB."""
-        ...
-
-    def describe(self, index: int) -> str:
-        """Where image `index` lies."""
-        ...
 
 
 class ShuffledOrder:
