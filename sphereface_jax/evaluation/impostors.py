@@ -21,8 +21,9 @@ from sphereface_jax.evaluation.pairs import check_embeddings, unit_rows
 
 _GROUP = 32
 _GROUPS_PER_FETCH = 1 << 14
-# Scores held at a time. On a CPU they should stay in its cache; accelerators want large products.
-_CPU_BLOCK_BYTES = 1 << 25
+# Scores held at a time. On a CPU they should stay in its cache, and in memory that the allocator
+# keeps (from 32 MiB on it asks the system for fresh pages); accelerators want large products.
+_CPU_BLOCK_BYTES = 1 << 24
 _ACCELERATOR_BLOCK_BYTES = 1 << 29
 _PROBES_PER_PASS = 1 << 14
 _SAMPLE = 1 << 11
