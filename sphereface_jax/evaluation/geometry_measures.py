@@ -94,7 +94,7 @@ def angular_fisher_score(embeddings: ArrayLike, labels: ArrayLike) -> float:
 
     References:
       [SphereFace: Deep Hypersphere Embedding for Face Recognition]
-      (https://arxiv.org/abs/1704.08063), Liu et al., CVPR 2017, appendix.
+      (https://arxiv.org/abs/1704.08063), Liu et al., CVPR 2017, appendix E.
     """
     rows, number = _check_labelled(embeddings, labels)
     means = _class_means(rows, number)
@@ -198,7 +198,7 @@ def _check_labelled(
     return rows, number
 
 
-def _class_means(rows: NDArray, number: NDArray[np.int64]) -> NDArray[np.float64]:
+def _class_means(rows: NDArray, number: NDArray[np.int64]) -> NDArray[np.floating]:
     """The mean of each class [C, D], checked to have a direction."""
     order = np.argsort(number, kind="stable")
     counts = np.bincount(number)
