@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sphereface_jax.evaluation.impostors import highest_impostors
 from sphereface_jax.evaluation.pairs import check_embeddings, unit_rows
+from sphereface_jax.evaluation.pooling import group_means
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,11 +201,7 @@ def _check_labelled(
 
 def _class_means(rows: NDArray, number: NDArray[np.int64]) -> NDArray[np.floating]:
     """The mean of each class [C, D], checked to have a direction."""
-    order = np.argsort(number, kind="stable")
-    counts = np.bincount(number)
-    starts = np.cumsum(counts) - counts
-    sums = np.add.reduceat(rows[order].astype(np.float64), starts, axis=0)
-    return check_embeddings("class means", sums / counts[:, None])
+    return check_embeddings("class means", group_means(rows, number))
 
 
 def _degrees(cosines: NDArray) -> NDArray[np.floating]:
