@@ -124,7 +124,7 @@ def test_what_cannot_be_pooled_is_named(change: dict, message: str) -> None:
 
 
 def test_an_unknown_template_is_named() -> None:
-    with pytest.raises(ValueError, match="right_ids: expected ids of templates .* found 12"):
+    with pytest.raises(ValueError, match=r"right_ids: expected ids of templates .* found 12"):
         ijb_11(TEMPLATES, [10, 11], [11, 12], [True, False])
     with pytest.raises(ValueError, match=r"galleries\[1\] ids: expected ids of templates"):
         ijb_1n(TEMPLATES, PROBES, [GALLERIES[0], ([21], [3])])
