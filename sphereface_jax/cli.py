@@ -5,6 +5,7 @@ signal n after saving.
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -27,7 +28,7 @@ def quickstart(out: Path = Path("runs/quickstart"), *, seed: int = 0) -> None:
     """
     from sphereface_jax.quickstart import quickstart as run_quickstart
 
-    run_quickstart(out, seed=seed, console=Console())
+    run_quickstart(out, seed=seed, console=Console(soft_wrap=True))
 
 
 @app.command
@@ -35,13 +36,12 @@ def train(config: Annotated[TrainConfig, arg(name="")]) -> None:
     """Train a network on faces; the same command again goes on where it stopped."""
     from sphereface_jax.training.loop import train as run_training
 
-    console = Console()
+    console = Console(soft_wrap=True)
     record = run_training(config, console=console)
     console.print(
         f"{config.out}: step {record['step']}, loss {record['loss']!r}, "
         f"accuracy {record['accuracy']:.2%}, target angle {record['target_angle']:.1f}°",
         highlight=False,
-        soft_wrap=True,
     )
 
 
@@ -52,6 +52,7 @@ def evaluate(
     pairs: Path,
     images: Path | None = None,
     embeddings: Path | None = None,
+    protocol: tuple[str, ...] = (),
     json: Path | None = None,
     allow_missing: bool = False,
 ) -> None:
@@ -62,26 +63,21 @@ def evaluate(
       pairs: the list of pairs.
       images: folder of the pairs' images, <Name>/<Name>_0001.jpg.
       embeddings: an .npz file of embeddings, in place of a run and images.
+      protocol: names of the protocols to score; every one by default.
       json: where to write the numbers.
       allow_missing: leave out the pairs whose images are missing, and say how many.
     """
-    from sphereface_jax.evaluate import evaluate_run, evaluate_vectors
+    from sphereface_jax.evaluate import Options, evaluate_run, evaluate_vectors
 
     if (run is None) == (embeddings is None):
-        raise ValueError(
-            "evaluate: expected a run's folder, or --embeddings FILE.npz; give one of the two"
-        )
-    if run is None:
-        assert embeddings is not None
-        evaluate_vectors(
-            embeddings, pairs, json_out=json, allow_missing=allow_missing, console=Console()
-        )
-        return
-    if images is None:
-        raise ValueError(
-            "--images: expected the folder of the pairs' images beside a run, got none"
-        )
-    evaluate_run(run, pairs, images, json_out=json, allow_missing=allow_missing, console=Console())
+        raise ValueError("expected a run's folder or --embeddings FILE.npz, got both or neither")
+    if run is not None and images is None:
+        raise ValueError("--images: expected the folder of the pairs' images, got none")
+    options = Options(protocols=protocol, json_out=json, allow_missing=allow_missing)
+    if run is not None and images is not None:
+        evaluate_run(run, pairs, images, options, console=Console(soft_wrap=True))
+    elif embeddings is not None:
+        evaluate_vectors(embeddings, pairs, options, console=Console(soft_wrap=True))
 
 
 @app.command
@@ -105,7 +101,7 @@ def embed(run: Positional[Path], directory: Positional[Path], *, out: Path) -> N
         raise FileNotFoundError(
             f"{out.parent}: expected a folder to write {out.name} into, found none"
         )
-    console = Console()
+    console = Console(soft_wrap=True)
     paths = find_faces(directory)
     embedder = FaceEmbedder.from_run(run)
     with counting(console, "embedding", "images", len(paths)) as advance:
@@ -127,13 +123,17 @@ def compare(run: Positional[Path], first: Positional[Path], second: Positional[P
     """
     from sphereface_jax.evaluate import compare_faces
 
-    compare_faces(run, first, second, console=Console())
+    compare_faces(run, first, second, console=Console(soft_wrap=True))
 
 
-def main() -> None:
-    """Runs the command line."""
+def main(args: Sequence[str] | None = None) -> None:
+    """Runs the command line; `args` takes the place of the shell's arguments."""
     try:
-        app.cli(prog="sphereface", description="Angular-margin learning of face embeddings in JAX.")
+        app.cli(
+            prog="sphereface",
+            description="Angular-margin learning of face embeddings in JAX.",
+            args=args,
+        )
     except (ValueError, OSError) as error:
         _fail(error, code=2)
     except RuntimeError as error:

@@ -1,9 +1,12 @@
 """What `sphereface evaluate` and `compare` do: vectors of a run or a file, protocols, a table."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -19,13 +22,27 @@ from sphereface_jax.training.run_folder import read_json, write_json
 CALIBRATION = "calibration.json"
 
 
+@dataclass(frozen=True)
+class Options:
+    """How to evaluate.
+
+    Attributes:
+      protocols: names of the protocols; every one where it is empty.
+      json_out: where to write the numbers, or None.
+      allow_missing: leave out the pairs whose images are missing.
+    """
+
+    protocols: Sequence[str] = ()
+    json_out: Path | None = None
+    allow_missing: bool = False
+
+
 def evaluate_run(
     run: Path,
     pairs_file: Path,
     images: Path,
+    options: Options,
     *,
-    json_out: Path | None,
-    allow_missing: bool,
     console: Console,
 ) -> None:
     """Embeds the images of a pairs list with a run and scores every protocol.
@@ -38,12 +55,12 @@ def evaluate_run(
     """
     named = read_pairs(pairs_file)
     found, missing = find_images(named.names, images)
-    _refuse_missing(missing, named, pairs_file, images, allow_missing)
+    _refuse_missing(missing, named, pairs_file, images, options)
     embedder = FaceEmbedder.from_run(run)
     with counting(console, "embedding", "images", len(found)) as advance:
         vectors = embedder.embed_paths(list(found.values()), advance=advance)
     vectors = FaceVectors(list(found), vectors.embeddings, vectors.mirrored)
-    _score(vectors, named, pairs_file, json_out, console)
+    _score(vectors, named, pairs_file, options, console)
     pairs, _ = match_pairs(named, vectors)
     if not (run / CALIBRATION).exists():
         store_calibration(run, calibrate(vectors, pairs), pairs_file.name)
@@ -53,9 +70,8 @@ def evaluate_run(
 def evaluate_vectors(
     embeddings: Path,
     pairs_file: Path,
+    options: Options,
     *,
-    json_out: Path | None,
-    allow_missing: bool,
     console: Console,
 ) -> None:
     """Scores stored vectors on a pairs list by every protocol.
@@ -67,14 +83,14 @@ def evaluate_vectors(
     named = read_pairs(pairs_file)
     vectors = load_vectors(embeddings)
     _, missing = match_pairs(named, vectors)
-    _refuse_missing(missing, named, pairs_file, embeddings, allow_missing)
-    _score(vectors, named, pairs_file, json_out, console)
+    _refuse_missing(missing, named, pairs_file, embeddings, options)
+    _score(vectors, named, pairs_file, options, console)
 
 
 def _refuse_missing(
-    missing: list[str], named: NamedPairs, pairs_file: Path, where: Path, allow_missing: bool
+    missing: list[str], named: NamedPairs, pairs_file: Path, where: Path, options: Options
 ) -> None:
-    if missing and not allow_missing:
+    if missing and not options.allow_missing:
         listed = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
         raise FileNotFoundError(
             f"{where}: {len(missing)} of the {len(named.names)} images that {pairs_file} needs are "
@@ -86,7 +102,7 @@ def _score(
     vectors: FaceVectors,
     named: NamedPairs,
     pairs_file: Path,
-    json_out: Path | None,
+    options: Options,
     console: Console,
 ) -> None:
     pairs, missing = match_pairs(named, vectors)
@@ -97,27 +113,39 @@ def _score(
             "images",
             style="yellow",
         )
-    results = score(vectors, pairs)
+    results = score(vectors, pairs, options.protocols)
     print_results(results, console, title=f"{pairs_file.name}: {len(pairs):,} pairs")
-    if json_out is not None:
-        write_json(json_out, to_json(results, pairs=str(pairs_file), pairs_left_out=left_out))
+    if options.json_out is not None:
+        report = to_json(results, pairs=pairs_file.name, pairs_left_out=left_out)
+        write_json(options.json_out, report)
 
 
 def print_results(results: dict[str, VerificationResult], console: Console, *, title: str) -> None:
     """Prints one table with a line a protocol."""
     fars = list(next(iter(results.values())).tar_at_far)
-    table = Table("protocol", "accuracy", "AUC", "EER", title=title, title_justify="left")
-    for far in fars:
-        table.add_column(f"TAR@FAR {far}")
+    table = Table(
+        title=f"{title}; TAR at FAR", title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0)
+    )
+    for heading in ("protocol", "accuracy", "AUC", "EER", *fars):
+        table.add_column(heading, no_wrap=True)
     for name, result in results.items():
         table.add_row(
             name,
-            f"{result.accuracy_10_fold:.2%} ± {result.accuracy_std:.2%}",
+            _accuracy(result),
             f"{result.auc:.4f}",
             f"{result.equal_error_rate:.2%}",
-            *(f"{result.tar_at_far[far]:.2%}" for far in fars),
+            *(f"{result.tar_at_far[far]:.1%}" for far in fars),
         )
     console.print(table)
+    if any(result.optimistic for result in results.values()):
+        console.print(
+            "* optimistic: the threshold is chosen on the very pairs that it is scored on"
+        )
+
+
+def _accuracy(result: VerificationResult) -> str:
+    spread = "" if result.accuracy_std is None else f" ± {result.accuracy_std:.2%}"
+    return f"{result.accuracy_10_fold:.2%}{spread}" + "*" * result.optimistic
 
 
 def store_calibration(run: Path, point: OperatingPoint, source: str) -> None:
@@ -152,4 +180,4 @@ def compare_faces(run: Path, first: Path, second: Path, *, console: Console) -> 
             f"false accepts {point['false_accept_rate']:.2%}, "
             f"false rejects {point['false_reject_rate']:.2%})"
         )
-    console.print(line, highlight=False, soft_wrap=True)
+    console.print(line, highlight=False)

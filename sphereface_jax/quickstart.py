@@ -84,7 +84,7 @@ def quickstart(out: Path, *, seed: int, console: Console) -> None:
         highlight=False,
     )
     for name in ("evaluation.json", "training_curves.png", "angles.png", "roc.png"):
-        console.print(f"  {out / name}", highlight=False, soft_wrap=True)
+        console.print(f"  {out / name}", highlight=False)
 
 
 def _percent(result: dict[str, Any]) -> str:

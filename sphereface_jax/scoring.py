@@ -1,5 +1,6 @@
 """From a pairs file and vectors to a verification result: names matched, gaps reported."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,9 +9,7 @@ from sphereface_jax.data.pairs import NamedPairs
 from sphereface_jax.data.vectors import FaceVectors
 from sphereface_jax.evaluation.calibration import OperatingPoint, best_accuracy_point
 from sphereface_jax.evaluation.pairs import Pairs, paired_cosines
-from sphereface_jax.evaluation.verification import VerificationResult, lfw_authors
-
-PROTOCOLS = {"lfw_authors": lfw_authors}
+from sphereface_jax.evaluation.verification import PROTOCOLS, VerificationResult
 
 
 def match_pairs(named: NamedPairs, vectors: FaceVectors) -> tuple[Pairs, list[str]]:
@@ -46,9 +45,21 @@ def match_pairs(named: NamedPairs, vectors: FaceVectors) -> tuple[Pairs, list[st
     return pairs, missing
 
 
-def score(vectors: FaceVectors, pairs: Pairs) -> dict[str, VerificationResult]:
-    """Returns the result of every protocol, by name."""
-    return {name: protocol(vectors.features(), pairs) for name, protocol in PROTOCOLS.items()}
+def score(
+    vectors: FaceVectors, pairs: Pairs, protocols: Sequence[str] = ()
+) -> dict[str, VerificationResult]:
+    """Returns the result of each protocol, by name; of every one where none is named.
+
+    Raises:
+      ValueError: there is no protocol of that name.
+    """
+    for name in protocols:
+        if name not in PROTOCOLS:
+            raise ValueError(f"protocol: expected one of {', '.join(PROTOCOLS)}, got {name!r}")
+    return {
+        name: PROTOCOLS[name](vectors.embeddings, pairs, mirrored=vectors.mirrored)
+        for name in protocols or PROTOCOLS
+    }
 
 
 def calibrate(vectors: FaceVectors, pairs: Pairs) -> OperatingPoint:

@@ -18,7 +18,9 @@ import numpy as np
 import optax
 import pytest
 from rich.console import Console
+from tiny_run import as_flags, tiny_config
 
+from sphereface_jax import LOSSES, sphereface2_bias_init
 from sphereface_jax.training import loop
 from sphereface_jax.training.config import LossConfig, OptimizerConfig, TrainConfig, ValConfig
 from sphereface_jax.training.loop import Interrupted, NonFiniteLossError, train
@@ -27,7 +29,6 @@ from sphereface_jax.training.run_folder import RunFolder, read_records
 from sphereface_jax.training.saved_run import load_run
 from sphereface_jax.training.step import compile_train_step, make_train_step
 from sphereface_jax.training.trainer import make_trainer
-from tests.tiny_run import as_flags, tiny_config
 
 
 def quiet() -> Console:
@@ -254,6 +255,53 @@ def test_a_step_compiles_once_and_never_moves_the_padding(tmp_path: Path) -> Non
     assert int(state.step) == 3
     assert np.all(np.asarray(state.prototypes[6:]) == 0)
     assert np.all(np.any(np.asarray(state.prototypes[:6] != start[:6]), axis=1))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_trains_by_name(tmp_path: Path, name: str) -> None:
+    config = tiny_config(tmp_path, loss=LossConfig(name=name))
+    trainer = make_trainer(config, 6)
+    batch = jax.eval_shape(lambda: batch_of(config, 0))
+    state, metrics = jax.eval_shape(trainer.step, trainer.like, batch)
+    chex.assert_trees_all_equal_shapes_and_dtypes(state, trainer.like)
+    chex.assert_shape(list(metrics.values()), ())
+    assert ("annealing_lambda" in LOSSES[name].hyperparameters) == (
+        trainer.objective.annealing_lambda(0) is not None
+    )
+
+
+def test_sphereface2_learns_its_bias(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, loss=LossConfig(name="sphereface2"))
+    trainer = make_trainer(config, 6)
+    state = trainer.init()
+    start = float(state.loss_state)
+    state, _ = trainer.step(state, batch_of(config, 0))
+    assert start == pytest.approx(float(sphereface2_bias_init(6)), rel=1e-6)
+    assert float(state.loss_state) != start
+
+
+def test_caffe_gradient_keeps_prototypes_on_the_sphere(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, loss=LossConfig(gradient="caffe"))
+    trainer = make_trainer(config, 6)
+    state, _ = trainer.step(trainer.init(), batch_of(config, 0))
+    lengths = np.linalg.norm(state.prototypes, axis=1)
+    np.testing.assert_allclose(lengths[:6], 1, rtol=1e-5)
+    np.testing.assert_array_equal(lengths[6:], 0)
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (LossConfig(name="archface"), r"loss.name: expected one of .*, got 'archface'"),
+        (LossConfig(name="softmax", scale=3.0), "loss.scale: softmax takes no scale"),
+        (LossConfig(options={"beyond": "keep"}), "loss.beyond: sphereface takes no beyond"),
+        (LossConfig(margin=1.5), "margin: expected an integer"),
+        (LossConfig(name="arcface", gradient="caffe"), "gradient: expected"),
+    ],
+)
+def test_a_loss_that_cannot_be_is_named(tmp_path: Path, loss: LossConfig, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_trainer(tiny_config(tmp_path, loss=loss), 6)
 
 
 @pytest.mark.parametrize("clip_norm", [None, 1e-3])

@@ -80,7 +80,7 @@ def load_vectors(path: Path) -> FaceVectors:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected an .npz file of embeddings, found none")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {
                 name: file[name]
                 for name in ("paths", "embeddings", "mirrored")

@@ -15,8 +15,8 @@ MEANINGS = {
     "bias": "added to the logits, [C]; none by default.",
     "concentration": "h, how far a norm one deviation from the mean moves the margin.",
     "exponent": "t, the curvature of g.",
-    "gradient": "'exact': of the formula. 'detached': of the plain cosine; the margin moves the value "
-    "only.",
+    "gradient": "'exact': of the formula. 'detached': of the plain cosine; the margin moves the "
+    "value only.",
     "loss_weight": "w; of no effect without a scale.",
     "lower_margin": "m_l in radians.",
     "lower_norm": "l; shorter embeddings count as this long.",

@@ -59,6 +59,10 @@ class LossConfig:
     """Margin m; a whole number for sphereface."""
     scale: float | None = None
     """Scale s, for the losses that normalise the embeddings."""
+    gradient: Literal["exact", "detached", "caffe"] = "exact"
+    """Of the margin: autodiff's, the plain cosine's, or that of the authors' Caffe layer."""
+    options: dict[str, str] = field(default_factory=dict)
+    """Further hyper-parameters of the loss, as NAME VALUE pairs; the docs list them."""
     lambda_base: float = 1000.0
     """λ at the start, for the losses that anneal it."""
     lambda_gamma: float = 0.12

@@ -131,7 +131,7 @@ class _Loop:
         self.reporter = reporter
         self.validator = validator
         self.rate = make_schedule(self.config.optimizer, self.config.steps)
-        self.watch_chance = trainer.objective.is_softmax
+        self.watch_chance = True
 
     def run(self, state: TrainState, source: FaceSource, start: int) -> dict[str, Any]:
         """Trains to the last step and returns its record."""

@@ -1,11 +1,15 @@
-"""The loss of a run: a named loss of the library, its hyper-parameters and its annealed λ."""
+"""The loss of a run: a loss of the library by name, its hyper-parameters and its annealed λ."""
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
-from sphereface_jax import losses, schedules
+from sphereface_jax.geometry import cosine, normalize, safe_arccos
+from sphereface_jax.losses import LOSSES
+from sphereface_jax.schedules import annealed_lambda
 from sphereface_jax.training.config import LossConfig
 
 
@@ -14,28 +18,72 @@ class Objective:
     """Calls the loss that a config names, with the λ of the step.
 
     Attributes:
-        config: the loss's name and hyper-parameters.
-        num_classes: how many rows of the prototypes are classes.
+      config: the loss's name and hyper-parameters.
+      num_classes: how many rows of the prototypes are classes.
+
+    Raises:
+      ValueError: there is no loss of that name, or it does not take a hyper-parameter.
     """
 
     config: LossConfig
     num_classes: int
 
-    @property
-    def is_softmax(self) -> bool:
-        """Whether guessing costs ln C."""
-        return True
+    def __post_init__(self) -> None:
+        name = self.config.name
+        if name not in LOSSES:
+            raise ValueError(f"loss.name: expected one of {', '.join(LOSSES)}, got {name!r}")
+        taken = self._row.hyperparameters.keys() - {"annealing_lambda"}
+        for option in self.hyperparameters:
+            if option not in taken:
+                raise ValueError(
+                    f"loss.{option}: {name} takes no {option}; it takes "
+                    f"{', '.join(sorted(taken)) or 'no hyper-parameters'}"
+                )
+        jax.eval_shape(self._try_once)
 
-    def annealing_lambda(self, step: jax.typing.ArrayLike) -> jax.Array:
-        """Returns λ at a step."""
+    def _try_once(self) -> Any:
+        """Calls the loss on abstract arrays: a wrong value is named before any data are read."""
+        prototypes = jnp.zeros(self.prototypes_shape(2))
+        labels = jnp.zeros(1, jnp.int32)
+        return self.loss(jnp.zeros((1, 2)), prototypes, labels, self.init_state(), labels[0])
+
+    @property
+    def _row(self) -> Any:
+        return LOSSES[self.config.name]
+
+    @functools.cached_property
+    def hyperparameters(self) -> dict[str, Any]:
+        """The hyper-parameters that the config gives, by the names that the loss gives them."""
         config = self.config
-        return schedules.annealed_lambda(
+        given = {"margin": config.margin, "scale": config.scale}
+        return {name: value for name, value in given.items() if value is not None} | {
+            name: _number_or_text(value) for name, value in config.options.items()
+        }
+
+    @property
+    def learns_state(self) -> bool:
+        """Whether the loss's state is a parameter that is learnt."""
+        return self._row.state_is_bias
+
+    def annealing_lambda(self, step: jax.typing.ArrayLike) -> jax.Array | None:
+        """Returns λ at a step, or None for a loss that anneals nothing."""
+        if "annealing_lambda" not in self._row.hyperparameters:
+            return None
+        config = self.config
+        return annealed_lambda(
             config.lambda_base, config.lambda_gamma, config.lambda_power, config.lambda_minimum
         )(step)
 
+    def prototypes_shape(self, embedding_dim: int) -> tuple[int, ...]:
+        """Returns [C, D], or [C, K, D] for a loss with sub-centres."""
+        centers = self._row.num_subcenters
+        return (self.num_classes, *(() if centers is None else (centers,)), embedding_dim)
+
     def init_state(self) -> Any:
-        """Returns the state that the loss carries from step to step."""
-        return ()
+        """Returns what the loss carries from step to step, at the start."""
+        options = self._row.hyperparameters.keys() & self.hyperparameters.keys()
+        given = {name: self.hyperparameters[name] for name in options}
+        return self._row.init_state(self.num_classes, **given)
 
     def loss(
         self,
@@ -46,12 +94,46 @@ class Objective:
         step: jax.Array,
     ) -> tuple[jax.Array, Any]:
         """Returns the loss of each example, [B], and the loss's next state."""
-        value = losses.sphereface_loss(
+        options = dict(self.hyperparameters)
+        annealing = self.annealing_lambda(step)
+        if annealing is not None:
+            options["annealing_lambda"] = annealing
+        loss = functools.partial(
+            self._row.loss,
             embeddings,
             prototypes,
             labels,
-            margin=int(self.config.margin or 4),
-            annealing_lambda=self.annealing_lambda(step),
             num_classes=self.num_classes,
+            gradient=self.config.gradient,
+            **options,
         )
-        return value, state
+        return (loss(), None) if state is None else loss(state=state)
+
+    def project(self, prototypes: jax.Array) -> jax.Array:
+        """Puts the prototypes where the gradient mode expects them: on the sphere for "caffe"."""
+        return normalize(prototypes) if self.config.gradient == "caffe" else prototypes
+
+    def metrics(
+        self, embeddings: jax.Array, prototypes: jax.Array, labels: jax.Array
+    ) -> dict[str, jax.Array]:
+        """Returns how the batch lies on the sphere, without any margin.
+
+        Returns:
+          accuracy of the nearest prototype, mean target_angle in degrees, mean embedding_norm.
+        """
+        cosines = cosine(embeddings, prototypes[: self.num_classes])
+        if cosines.ndim == 3:
+            cosines = cosines.max(axis=2)
+        target = jnp.take_along_axis(cosines, labels[:, None], axis=1)[:, 0]
+        return {
+            "accuracy": jnp.mean(cosines.argmax(axis=1) == labels),
+            "target_angle": jnp.degrees(safe_arccos(target)).mean(),
+            "embedding_norm": jnp.linalg.norm(embeddings, axis=1).mean(),
+        }
+
+
+def _number_or_text(value: str) -> float | str:
+    try:
+        return float(value)
+    except ValueError:
+        return value

@@ -1,5 +1,6 @@
 """Everything that changes during training, in one pytree."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from flax import nnx
 
 from sphereface_jax.models import MODELS
 from sphereface_jax.training.config import ModelConfig
+from sphereface_jax.training.objective import Objective
 
 PROTOTYPE_MULTIPLE = 256
 """Prototypes are padded to a multiple of this, so that they fit any mesh that divides it."""
@@ -26,8 +28,8 @@ class TrainState:
         model_state: the network's other variables, such as batch statistics.
         prototypes: float32 [C rounded up to a multiple of 256, D], one row a class; the rows past
             the last class are zero and stay so.
-        loss_state: what the loss carries from step to step; () for most.
-        opt_state: of the optimiser, {"params": ..., "prototypes": ...}.
+        loss_state: what the loss carries from step to step; None for most.
+        opt_state: of the optimiser, by the name of the field that it updates.
         ema_params: moving average of params, or None.
         rng: uint32 [2], the key of the run's random choices on the device; never changes, each
             step folds its number in.
@@ -73,25 +75,36 @@ def init_prototypes(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return jnp.zeros((padded_classes(classes), *others)).at[:classes].set(drawn)
 
 
+def trained_parts(state: TrainState, objective: Objective) -> dict[str, Any]:
+    """Returns the fields that the optimiser updates, by name."""
+    parts = {"params": state.params, "prototypes": state.prototypes}
+    return parts | ({"loss_state": state.loss_state} if objective.learns_state else {})
+
+
 def create_state(
     model: nnx.Module,
-    prototypes: jax.Array,
-    loss_state: Any,
+    objective: Objective,
     tx: optax.GradientTransformation,
     *,
     key: jax.Array,
+    embedding_dim: int,
     ema: bool,
 ) -> TrainState:
-    """Returns the state before the first step."""
+    """Returns the state before the first step; the key draws the prototypes."""
+    prototype_key, run_key = jax.random.split(key)
     params = nnx.state(model, nnx.Param)
-    model_state = nnx.state(model, nnx.Not(nnx.Param))
-    return TrainState(
+    shape = objective.prototypes_shape(embedding_dim)
+    state = TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        model_state=model_state,
-        prototypes=prototypes,
-        loss_state=loss_state,
-        opt_state={"params": tx.init(params), "prototypes": tx.init(prototypes)},
+        model_state=nnx.state(model, nnx.Not(nnx.Param)),
+        prototypes=objective.project(init_prototypes(prototype_key, shape)),
+        loss_state=objective.init_state(),
+        opt_state={},
         ema_params=jax.tree.map(jnp.copy, params) if ema else None,
-        rng=jax.random.key_data(key),
+        rng=jax.random.key_data(run_key),
+    )
+    parts = trained_parts(state, objective)
+    return dataclasses.replace(
+        state, opt_state={name: tx.init(part) for name, part in parts.items()}
     )

@@ -10,10 +10,9 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from sphereface_jax.data.transforms import normalize_pixels
-from sphereface_jax.geometry import cosine, safe_arccos
 from sphereface_jax.training.objective import Objective
 from sphereface_jax.training.partition import batch_sharding, replicated
-from sphereface_jax.training.state import TrainState
+from sphereface_jax.training.state import TrainState, trained_parts
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
@@ -38,13 +37,17 @@ def make_train_step(
         model = nnx.merge(graph, trained["params"], state.model_state)
         embeddings = model(normalize_pixels(batch["image"]))
         loss, loss_state = objective.loss(
-            embeddings, trained["prototypes"], batch["label"], state.loss_state, state.step
+            embeddings,
+            trained["prototypes"],
+            batch["label"],
+            trained.get("loss_state", state.loss_state),
+            state.step,
         )
         model_state = nnx.state(model, nnx.Not(nnx.Param))
         return loss.mean(), (embeddings, loss_state, model_state)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        trained = {"params": state.params, "prototypes": state.prototypes}
+        trained = trained_parts(state, objective)
         (loss, (embeddings, loss_state, model_state)), grads = jax.value_and_grad(
             mean_loss, has_aux=True
         )(trained, state, batch)
@@ -62,33 +65,17 @@ def make_train_step(
             step=state.step + 1,
             params=updated["params"],
             model_state=model_state,
-            prototypes=updated["prototypes"],
-            loss_state=loss_state,
+            prototypes=objective.project(updated["prototypes"]),
+            loss_state=updated.get("loss_state", loss_state),
             opt_state=opt_state,
             ema_params=ema_params,
             rng=state.rng,
         )
         metrics = {"loss": loss, "gradient_norm": norm}
-        metrics |= geometry_metrics(
-            embeddings, state.prototypes, batch["label"], objective.num_classes
-        )
+        metrics |= objective.metrics(embeddings, state.prototypes, batch["label"])
         return new_state, metrics
 
     return train_step
-
-
-def geometry_metrics(
-    embeddings: jax.Array, prototypes: jax.Array, labels: jax.Array, num_classes: int
-) -> Metrics:
-    """Returns accuracy without margin, mean target angle in degrees and mean embedding length."""
-    with jax.named_scope("geometry_metrics"):
-        cosines = cosine(embeddings, prototypes[:num_classes])
-        target = jnp.take_along_axis(cosines, labels[:, None], axis=1)[:, 0]
-        return {
-            "accuracy": jnp.mean(cosines.argmax(axis=1) == labels),
-            "target_angle": jnp.degrees(safe_arccos(target)).mean(),
-            "embedding_norm": jnp.linalg.norm(embeddings, axis=1).mean(),
-        }
 
 
 def compile_train_step(

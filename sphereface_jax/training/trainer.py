@@ -13,7 +13,7 @@ from sphereface_jax.training.config import TrainConfig
 from sphereface_jax.training.objective import Objective
 from sphereface_jax.training.optimizer import make_optimizer
 from sphereface_jax.training.partition import make_mesh, state_sharding
-from sphereface_jax.training.state import TrainState, create_state, init_prototypes, make_model
+from sphereface_jax.training.state import TrainState, create_state, make_model
 from sphereface_jax.training.step import Batch, Metrics, compile_train_step, make_train_step
 
 
@@ -55,14 +55,14 @@ def make_init(
     """Returns the function of no arguments that computes the state before the first step."""
 
     def init() -> TrainState:
-        model_key, prototype_key, run_key = jax.random.split(jax.random.key(config.seed), 3)
+        model_key, head_key = jax.random.split(jax.random.key(config.seed))
         model = make_model(config.model, config.data.image_size, rngs=nnx.Rngs(model_key))
         return create_state(
             model,
-            init_prototypes(prototype_key, (objective.num_classes, config.model.embedding_dim)),
-            objective.init_state(),
+            objective,
             tx,
-            key=run_key,
+            key=head_key,
+            embedding_dim=config.model.embedding_dim,
             ema=config.optimizer.ema_decay > 0,
         )
 

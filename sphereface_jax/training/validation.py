@@ -15,11 +15,13 @@ from sphereface_jax.training.config import TrainConfig
 from sphereface_jax.training.input import face_transform
 from sphereface_jax.training.state import TrainState
 
-FOLDS = 10
+PEOPLE_PER_FOLD = 8
 
 
 class Validator:
-    """Scores a state by the authors' ten-fold protocol on pairs of held-out identities.
+    """Scores a state by the authors' protocol on pairs of held-out identities.
+
+    Ten folds, or fewer where there are not eight people for each.
 
     Args:
         source: faces of the held-out identities.
@@ -31,10 +33,11 @@ class Validator:
     """
 
     def __init__(self, source: FaceSource, config: TrainConfig, graph: nnx.GraphDef):
+        num_folds = min(10, max(2, len(source.identities) // PEOPLE_PER_FOLD))
         left, right, is_same, folds = verification_pairs(
             source.labels,
-            pairs_per_fold=max(2, config.val.pairs // FOLDS),
-            folds=FOLDS,
+            pairs_per_fold=max(2, config.val.pairs // num_folds // 2 * 2),
+            folds=num_folds,
             seed=config.seed,
         )
         used, positions = np.unique(np.concatenate([left, right]), return_inverse=True)

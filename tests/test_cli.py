@@ -1,0 +1,180 @@
+"""The command: what it prints and writes, and the one line and exit code of each mistake."""
+
+import dataclasses
+import io
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from rich.console import Console
+from tiny_run import as_flags, tiny_config
+
+from sphereface_jax.cli import main
+from sphereface_jax.data.synthetic import SyntheticFaces
+from sphereface_jax.data.vectors import FaceVectors, load_vectors, save_vectors
+from sphereface_jax.training.loop import train
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config = tiny_config(tmp_path_factory.mktemp("runs") / "run", steps=4)
+    train(config, console=Console(file=io.StringIO()))
+    return config.out
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 6 people with 3 images each, and pairs.txt of two folds beside them."""
+    directory = tmp_path_factory.mktemp("faces")
+    source = SyntheticFaces(6, 3, image_size=(24, 16))
+    for index in range(len(source)):
+        person, number = f"P{index // 3}", index % 3 + 1
+        (directory / person).mkdir(exist_ok=True)
+        path = directory / person / f"{person}_{number:04d}.png"
+        assert cv2.imwrite(str(path), source[index]["image"][:, :, ::-1])
+    lines = ["2\t3"]
+    for people in ((0, 1, 2), (3, 4, 5)):
+        lines += [f"P{person}\t1\t2" for person in people]
+        lines += [f"P{person}\t3\tP{people[person % 3 - 1]}\t1" for person in people]
+    (directory / "pairs.txt").write_text("\n".join(lines) + "\n")
+    return directory
+
+
+def call(*args: object) -> int:
+    """Runs the command and returns its exit code."""
+    try:
+        main([str(arg) for arg in args])
+    except SystemExit as error:
+        return int(error.code or 0)
+    return 0
+
+
+def refused(capsys: pytest.CaptureFixture[str], *args: object) -> str:
+    """Runs the command, which must exit with code 2, and returns the one line that it says."""
+    assert call(*args) == 2
+    captured = capsys.readouterr().err
+    assert captured.count("\n") == 1
+    return captured
+
+
+def test_train_prints_the_last_loss_and_the_second_time_says_it_is_finished(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = as_flags(tiny_config(tmp_path / "run", steps=4))
+    assert call("train", *flags) == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert f"loss {result['loss']!r}" in capsys.readouterr().out
+    assert call("train", *flags) == 0
+    again = capsys.readouterr().out
+    assert "finished at step 4" in again
+    assert f"loss {result['loss']!r}" in again
+
+
+def test_evaluate_a_run_agrees_with_its_stored_embeddings(
+    run: Path, faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs, first, second = faces / "pairs.txt", tmp_path / "first.json", tmp_path / "second.json"
+    vectors = tmp_path / "vectors.npz"
+    assert call("evaluate", run, "--pairs", pairs, "--images", faces, "--json", first) == 0
+    assert call("embed", run, faces, "--out", vectors) == 0
+    assert call("evaluate", "--embeddings", vectors, "--pairs", pairs, "--json", second) == 0
+    ours, theirs = (json.loads(path.read_text())["protocols"] for path in (first, second))
+    assert set(ours) == {"lfw_authors", "lfw_insightface", "lfw_facexzoo", "lfw_opensphere"}
+    assert ours["lfw_authors"]["accuracy_10_fold"] == theirs["lfw_authors"]["accuracy_10_fold"]
+    assert ours["lfw_authors"]["auc"] == pytest.approx(theirs["lfw_authors"]["auc"])
+    assert "lfw_authors" in capsys.readouterr().out
+    stored = load_vectors(vectors)
+    assert stored.paths[0] == "P0/P0_0001.png"
+    assert stored.embeddings.shape == (18, 8)
+    point = json.loads((run / "calibration.json").read_text())
+    assert point["num_same"] == 6
+
+
+def test_evaluate_only_the_protocol_named(run: Path, faces: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    flags = ["--pairs", faces / "pairs.txt", "--images", faces, "--json", out]
+    assert call("evaluate", run, *flags, "--protocol", "lfw_insightface") == 0
+    assert set(json.loads(out.read_text())["protocols"]) == {"lfw_insightface"}
+
+
+def test_compare_before_and_after_calibration(
+    faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tiny_config(tmp_path / "run", steps=1)
+    train(config, console=Console(file=io.StringIO()))
+    first, second = faces / "P0" / "P0_0001.png", faces / "P1" / "P1_0001.png"
+    assert call("compare", config.out, first, first) == 0
+    said = capsys.readouterr().out
+    assert "cosine 1.0000, angle 0.0°" in said
+    assert "no threshold yet" in said
+    flags = ["--pairs", faces / "pairs.txt", "--images", faces]
+    assert call("evaluate", config.out, *flags) == 0
+    capsys.readouterr()
+    assert call("compare", config.out, first, second) == 0
+    said = capsys.readouterr().out
+    assert ("same person" in said) != ("different people" in said)
+    assert "measured on pairs.txt" in said
+
+
+def test_missing_images_are_listed_or_left_out(
+    run: Path, faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs = tmp_path / "pairs.txt"
+    pairs.write_text((faces / "pairs.txt").read_text().replace("P2\t1\t2", "P2\t1\t9"))
+    flags = ["evaluate", run, "--pairs", pairs, "--images", faces]
+    assert "missing (P2/P2_0009)" in refused(capsys, *flags)
+    out = tmp_path / "out.json"
+    assert call(*flags, "--allow-missing", "--json", out) == 0
+    assert "1 of 12 pairs are left out" in capsys.readouterr().out
+    assert json.loads(out.read_text())["pairs_left_out"] == 1
+
+
+def test_mistakes_get_one_line(
+    run: Path, faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs = faces / "pairs.txt"
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no image")
+    garbage = tmp_path / "garbage.npz"
+    garbage.write_bytes(b"PK\x03\x04 no archive")
+    whole = faces / "P0" / "P0_0001.png"
+    tall = tmp_path / "tall.png"
+    cv2.imwrite(str(tall), np.zeros((30, 20, 3), np.uint8))
+    config = tiny_config(tmp_path / "new")
+    assert "config.json" in refused(capsys, "compare", tmp_path, whole, whole)
+    assert str(broken) in refused(capsys, "compare", run, whole, broken)
+    assert "24x16" in refused(capsys, "compare", run, whole, tall)
+    assert "both or neither" in refused(capsys, "evaluate", "--pairs", pairs)
+    assert "--images" in refused(capsys, "evaluate", run, "--pairs", pairs)
+    assert "garbage.npz" in refused(capsys, "evaluate", "--embeddings", garbage, "--pairs", pairs)
+    assert "found none" in refused(capsys, "embed", run, tmp_path / "no", "--out", "x.npz")
+    assert "does not exist yet" in refused(capsys, "embed", run, faces, "--out", pairs)
+    bad_name = [*as_flags(config), "--loss.name", "spherefaze"]
+    assert "loss.name: expected one of" in refused(capsys, "train", *bad_name)
+    other = as_flags(dataclasses.replace(tiny_config(run, steps=4), seed=9))
+    assert "seed: 0 -> 9" in refused(capsys, "train", *other)
+    protocol = ["--pairs", pairs, "--images", faces, "--protocol", "lfw"]
+    assert "protocol: expected one of" in refused(capsys, "evaluate", run, *protocol)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_misspelt_option_exits_with_2(tmp_path: Path) -> None:
+    assert call("train", "--out", tmp_path / "run", "--setps", "3") == 2
+
+
+def test_vectors_round_trip_and_refuse_what_does_not_fit(tmp_path: Path) -> None:
+    path = tmp_path / "v.npz"
+    vectors = FaceVectors(["a/a_0001.jpg", "b/b_0001.jpg"], np.eye(2, 3), np.ones((2, 3)))
+    save_vectors(path, vectors)
+    again = load_vectors(path)
+    assert again.paths == vectors.paths
+    np.testing.assert_array_equal(again.features(), vectors.features())
+    assert [entry.name for entry in tmp_path.iterdir()] == ["v.npz"]
+    np.savez(path, paths=np.array(["a"]), embeddings=np.eye(2))
+    with pytest.raises(ValueError, match=r"expected paths \[N\] and embeddings \[N, D\]"):
+        load_vectors(path)
+    np.savez(path, paths=np.array([{}], dtype=object), embeddings=np.eye(1))
+    with pytest.raises(ValueError, match="expected an \\.npz file"):
+        load_vectors(path)
