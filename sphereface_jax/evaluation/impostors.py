@@ -49,7 +49,7 @@ class HighestImpostors:
 
 def highest_impostors(
     probes: ArrayLike,
-    others: NDArray,
+    others: ArrayLike,
     *,
     probe_identities: NDArray[np.int64],
     other_identities: NDArray[np.int64],
@@ -78,9 +78,10 @@ def highest_impostors(
       ValueError: for embeddings of different widths, or that are not finite or zero.
     """
     unit_probes = unit_rows(check_embeddings("probes", probes)).astype(np.float32)
-    if others.ndim != 2 or others.shape[1] != unit_probes.shape[1]:
+    others = np.asanyarray(others)
+    if others.ndim != 2 or others.shape[1] != unit_probes.shape[1] or not len(others):
         expected, found = unit_probes.shape[1], list(others.shape)
-        raise ValueError(f"others: expected shape [N, {expected}] as probes, got {found}")
+        raise ValueError(f"others: expected shape [N, {expected}] with N >= 1, got {found}")
     num_probes, num_others = len(unit_probes), len(others)
     num_scores = num_probes * num_others - _count_equal(probe_identities, other_identities)
     overall = min(overall, num_scores)

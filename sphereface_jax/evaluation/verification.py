@@ -280,6 +280,12 @@ PROTOCOLS: dict[str, Callable[..., VerificationResult]] = {
 }
 
 
+def allowed_protocols(pairs: Pairs) -> tuple[str, ...]:
+    """The names of the protocols that a list allows: without folds, only the one that has none."""
+    has_folds = len(np.unique(pairs.folds)) > 1
+    return tuple(PROTOCOLS) if has_folds else ("lfw_opensphere",)
+
+
 def _add_mirrored(embeddings: ArrayLike, mirrored: ArrayLike | None, pairs: Pairs) -> NDArray:
     """The sum with the mirror images' embeddings; its direction is their average's too."""
     features, mirror_features = check_mirrored(embeddings, mirrored, num_rows=pairs.num_images)
