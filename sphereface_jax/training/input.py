@@ -12,8 +12,14 @@ def face_transform(config: DataConfig) -> FaceTransform:
     return FaceTransform(
         size=config.image_size,
         color_order=config.color_order,
-        mirror=0.5 if config.mirror else 0.0,
+        resize=config.resize,
+        mirror=config.mirror,
         shift=config.shift,
+        crop=config.crop,
+        low_resolution=config.low_resolution,
+        blur=config.blur,
+        photometric=config.photometric,
+        cutout=config.cutout,
     )
 
 
