@@ -64,7 +64,7 @@ def docstring(row: "Loss", kind: str, signature: inspect.Signature) -> str:
         "labels": "[B], integers from 0 to num_classes − 1.",
     }
     for name in list(signature.parameters)[len(arguments) :]:
-        arguments[name] = MEANINGS[name].format(name=row.name)
+        arguments[name] = MEANINGS.get(name, "see above.").format(name=row.name)
     if row.target_gradient:
         arguments["gradient"] += _CAFFE
     sections = [

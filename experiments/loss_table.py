@@ -1,0 +1,176 @@
+"""The table of losses: writes docs/losses.md and docs/images/loss_gradients.svg.
+
+    python experiments/loss_table.py
+
+Formulas, defaults and sources come from the rows of `LOSSES`; slopes and curves are computed by the
+library. tests/test_docs.py holds that the page is what this file writes.
+"""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sphereface_jax import LOSSES
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+ANGLES = (30, 60, 80)  # degrees
+NORM, NUM_CLASSES = 30.0, 10_572
+
+PAGE = """\
+# Losses
+
+Written by `python experiments/loss_table.py`; do not edit.
+
+    NAME_loss(embeddings [B, D], prototypes [C, D], labels [B], *, ...) -> [B]
+    NAME_logits(embeddings [B, D], prototypes [C, D], labels [B], *, ...) -> [B, C]
+
+A loss works in any JAX loop; nothing else of the project is needed:
+
+```python
+{example}```
+
+## The table
+
+x is an embedding, w_j the prototype of class j, c_j the cosine between them and θ_j its angle; y is
+the example's class, f are logits, and the loss is their softmax cross entropy where nothing else is
+said. Slope is −∂f_y/∂θ_y at {angles}, divided by the scale: how hard the target's angle is pulled
+in, where the plain cosine's would be sin θ = {sines} (‖x‖ = {norm:g}; states as they start with
+{classes:,} classes). It does not show what a loss does to the other classes, where the margins of
+`sphereface_r` v2 and `curricularface` are.
+
+| loss | formula | defaults | slope | source |
+|---|---|---|---|---|
+{rows}
+
+![Slopes of the target's logit by its angle](images/loss_gradients.svg)
+
+## State
+
+{stateful} take `state` and return `(loss, state)`;
+`LOSSES[name].init_state(num_classes)` is what they start with. SphereFace2's is its bias, which
+takes gradient; the others follow the batch.
+
+## Gradients
+
+`gradient="exact"` (the default) differentiates the formula.
+
+`gradient="detached"` gives the target's logit the gradient of the plain cosine: s·(c +
+stop_gradient(ψ(c) − c)); the margin moves the value alone. This is how OpenSphere trains
+SphereFace, SphereFace-R and SphereFace2 (its "characteristic gradient detachment"), and in effect
+how InsightFace's arcface_torch trains ArcFace.
+
+`gradient="caffe"`, of SphereFace, is that of the authors' layer. With κ = (ψ − cψ′)/‖x‖, the exact
+gradient by x, v = ψ′w + κx, is divided by √(ψ′² + κ²), then mixed: ∂f_y/∂x = (v + λw)/(1 + λ). The
+prototypes' gradient is the plain linear layer's and takes them to be of unit length: project them
+after every update, as that layer does.
+
+## Against pytorch-metric-learning
+
+`tests/test_parity_losses.py` compares values and gradients.
+
+| theirs | ours | where they differ |
+|---|---|---|
+| `SphereFaceLoss(margin=m)` | `sphereface_loss(margin=m)` | theirs has no λ, and a further \
+factor `scale` |
+| `ArcFaceLoss(margin=28.6)` | `arcface_loss(margin=0.4992, beyond="linear")` | theirs takes \
+degrees, and has NaN gradients at cosines of ±1 |
+| `CosFaceLoss(margin=0.35)` | `cosface_loss(margin=0.35)` | |
+| `NormalizedSoftmaxLoss(temperature=t)` | `normalized_softmax_loss(scale=1/t)` | |
+
+Their losses own their weights and return the mean of the batch.
+"""
+
+EXAMPLE = """\
+import jax
+import optax
+
+from sphereface_jax import annealed_lambda, sphereface_loss
+
+keys = jax.random.split(jax.random.key(0), 3)
+x, w, prototypes = map(jax.random.normal, keys, [(256, 20), (20, 8), (4, 8)])
+labels, params, tx = x[:, :4].argmax(axis=1), (w, prototypes), optax.adam(0.01)
+
+
+@jax.jit
+def loss(params, step):
+    λ = annealed_lambda()(step)
+    return sphereface_loss(x @ params[0], params[1], labels, annealing_lambda=λ).mean()
+
+
+opt_state = tx.init(params)
+for step in range(200):
+    updates, opt_state = tx.update(jax.grad(loss)(params, step), opt_state)
+    params = optax.apply_updates(params, updates)
+"""
+
+
+def slope(name: str, degrees: jax.Array) -> jax.Array:
+    """−∂(f_y / scale)/∂θ of a loss at its defaults."""
+    margin, state = LOSSES[name].margin({}), LOSSES[name].init_state(NUM_CLASSES)
+
+    def target(angle: jax.Array) -> jax.Array:
+        return margin.target(jnp.cos(angle)[None], jnp.full(1, NORM), state)[0]
+
+    return -jax.vmap(jax.grad(target))(jnp.radians(degrees))
+
+
+def table_row(name: str) -> str:
+    """A loss as a row of the page's table."""
+    row = LOSSES[name]
+    defaults = ", ".join(f"{key} {value}" for key, value in row.hyperparameters.items())
+    slopes = ", ".join(f"{value:.2f}" for value in slope(name, jnp.array(ANGLES, jnp.float32)))
+    cells = [f"`{name}`", row.formula.replace("\n", "<br>"), defaults, slopes, row.source]
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def page() -> str:
+    """The text of docs/losses.md."""
+    return PAGE.format(
+        example=EXAMPLE,
+        angles=", ".join(f"{angle}°" for angle in ANGLES),
+        sines=", ".join(f"{np.sin(np.radians(angle)):.2f}" for angle in ANGLES),
+        norm=NORM,
+        classes=NUM_CLASSES,
+        rows="\n".join(table_row(name) for name in LOSSES),
+        stateful=", ".join(f"`{name}`" for name, row in LOSSES.items() if row.start),
+    )
+
+
+def draw(path: Path) -> None:
+    """Plots the slopes of all losses over the angle."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "sphereface_jax"}
+    from matplotlib import pyplot
+
+    degrees = np.linspace(1, 179, 179)
+    figure, axes = pyplot.subplots(4, 3, figsize=(9, 9), sharex=True, layout="constrained")
+    shown = [name for name in LOSSES if name not in ("softmax", "subcenter_arcface")]
+    for axis, name in zip(axes.flat, shown, strict=False):
+        axis.plot(degrees, np.sin(np.radians(degrees)), color="0.7", linewidth=1)
+        axis.plot(degrees, slope(name, jnp.asarray(degrees)), color="tab:blue")
+        marks = np.array(ANGLES, float)
+        axis.plot(marks, slope(name, jnp.asarray(marks)), "o", color="tab:red", markersize=4)
+        axis.set_title(name, fontsize=10)
+        axis.set_xticks([0, 60, 120, 180])
+        axis.set_ylim(bottom=min(0, axis.get_ylim()[0]))
+    for axis in axes.flat[len(shown) :]:
+        axis.set_axis_off()
+    figure.supxlabel("angle to the target's prototype in degrees")
+    figure.supylabel("slope of the target's logit, by the scale; grey: without a margin")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Date": None})
+    pyplot.close(figure)
+
+
+def main() -> None:
+    """Writes the page and its figure."""
+    draw(DOCS / "images" / "loss_gradients.svg")
+    (DOCS / "losses.md").write_text(page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
