@@ -139,8 +139,9 @@ class SphereNet(nnx.Module):
     Example:
       >>> import jax.numpy as jnp
       >>> from flax import nnx
-      >>> model = SphereNet(4, image_size=(32, 32), channels=(4, 4, 8, 8), rngs=nnx.Rngs(0))
-      >>> model(jnp.zeros([2, 32, 32, 3])).shape
+      >>> small = {"image_size": (32, 32), "channels": (4, 4, 8, 8)}
+      >>> model = nnx.jit(lambda: SphereNet(4, **small, rngs=nnx.Rngs(0)))()
+      >>> nnx.jit(SphereNet.__call__)(model, jnp.zeros([2, 32, 32, 3])).shape
       (2, 512)
     """
 
