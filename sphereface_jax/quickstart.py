@@ -49,11 +49,11 @@ def quickstart_config(out: Path, *, seed: int) -> TrainConfig:
     return TrainConfig(
         out=out,
         data=DataConfig(
-            train="synthetic", image_size=(56, 48), synthetic_identities=1000, synthetic_views=50
+            train="synthetic", image_size=(56, 48), synthetic_identities=1000, synthetic_views=120
         ),
         model=ModelConfig(name="spherenet4", embedding_dim=128, channels=(32, 64, 128, 256)),
         loss=LossConfig(name="sphereface", margin=4),
-        optimizer=OptimizerConfig(learning_rate=0.05, warmup_steps=50),
+        optimizer=OptimizerConfig(learning_rate=0.15, schedule="cosine"),
         steps=700,
         batch_size=128,
         seed=seed,

@@ -232,6 +232,7 @@ def test_lfw_identification_on_the_reference_embeddings(shared_data: Path) -> No
         ({"gallery_identities": ["x", "y", "z"]}, "expected some of the probes' identities"),
         ({"gallery": np.ones((3, 3))}, "gallery: expected width 2, got 3"),
         ({"distractors": np.ones((4, 3))}, r"others: expected shape \[N, 2\]"),
+        ({"distractors": np.ones((0, 2))}, r"with N >= 1, got \[0, 2\]"),
         (
             {"distractors": np.array([[1.0, 0], [0, 0]])},
             "others: expected finite nonzero rows, row 1",

@@ -19,6 +19,7 @@ from sphereface_jax.evaluation.roc import (
 )
 from sphereface_jax.evaluation.verification import (
     PROTOCOLS,
+    allowed_protocols,
     lfw_authors,
     lfw_facexzoo,
     lfw_insightface,
@@ -192,6 +193,14 @@ def test_every_protocol_decides_each_pair(name: str) -> None:
         )
     with pytest.raises(ValueError, match=r"mirrored: expected shape \[600, 16\] as embeddings"):
         PROTOCOLS[name](embeddings, pairs, mirrored=embeddings[:, :8])
+
+
+def test_a_list_without_folds_allows_the_protocol_without_folds() -> None:
+    embeddings, pairs = random_set()
+    assert allowed_protocols(pairs) == tuple(PROTOCOLS)
+    flat = Pairs(pairs.left, pairs.right, is_same=pairs.is_same, folds=[0] * 300)
+    (name,) = allowed_protocols(flat)
+    assert PROTOCOLS[name](embeddings, flat).num_pairs == 300
 
 
 @pytest.mark.parametrize("run", [lfw_insightface, lfw_opensphere])

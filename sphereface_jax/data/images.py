@@ -85,6 +85,35 @@ def encode_png(image: np.ndarray) -> bytes:
     return cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
 
 
+def encode_jpeg(image: np.ndarray, quality: int = 95) -> bytes:
+    """Encodes uint8 [H, W, 3] RGB as JPEG."""
+    stored = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".jpg", stored, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+
+
+def find_image_paths(directory: str | os.PathLike[str]) -> list[Path]:
+    """The images at any depth under a folder, sorted; links to folders are not followed.
+
+    Raises:
+      FileNotFoundError: no such folder.
+      ValueError: there is no image in it.
+    """
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise FileNotFoundError(f"{directory}: expected a folder of images, found none")
+    found = [
+        Path(folder, name)
+        for folder, _, names in os.walk(directory)
+        for name in names
+        if is_image_path(name)
+    ]
+    if not found:
+        raise ValueError(
+            f"{directory}: expected images ending in {', '.join(IMAGE_SUFFIXES)}, found none"
+        )
+    return sorted(found)
+
+
 class ImagePaths:
     """Unlabelled images by path, for embedding: an `ImageSequence`."""
 

@@ -14,14 +14,14 @@ import logging
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import cv2
 import grain
 import numpy as np
 
 from sphereface_jax.data.images import UnreadableImage
-from sphereface_jax.data.sources import FaceSource
+from sphereface_jax.data.sources import FaceSource, ImageSequence
 from sphereface_jax.data.transforms import FaceTransform, WrongImageSize, example_draws
 
 Batch = dict[str, np.ndarray]
@@ -31,22 +31,6 @@ _CHUNK = 256  # examples that one thread decodes at a time; larger batches are c
 _MAX_SUBSTITUTES = 1000  # unreadable images in a row before skipping gives up
 
 logger = logging.getLogger(__name__)
-
-
-class ImageSequence(Protocol):
-    """What reading in order takes: a face source without its labels."""
-
-    def __len__(self) -> int:
-        """The number of images."""
-        ...
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """A mapping with `image`: uint8 [H, W, 3] RGB."""
-        ...
-
-    def describe(self, index: int) -> str:
-        """Where image `index` lies."""
-        ...
 
 
 class ShuffledOrder:
@@ -303,12 +287,13 @@ def _concatenate(chunks: Sequence[Batch]) -> Batch:
 
 def _read_options(num_threads: int | None, ready: int) -> grain.ReadOptions:
     if num_threads is None:
-        num_threads = min(16, _available_cores())
+        num_threads = min(16, available_cores())
     _check_at_least(num_threads=(num_threads, 1))
     return grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=num_threads + ready)
 
 
-def _available_cores() -> int:
+def available_cores() -> int:
+    """The cores that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 

@@ -19,6 +19,22 @@ from sphereface_jax.data.images import encode_png
 CASIA_LFW_OVERLAP = ("0166921", "1056413", "1193098")
 
 
+class ImageSequence(Protocol):
+    """What reading in order takes: a face source without its labels."""
+
+    def __len__(self) -> int:
+        """The number of images."""
+        ...
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """A mapping with `image`: uint8 [H, W, 3] RGB."""
+        ...
+
+    def describe(self, index: int) -> str:
+        """Where image `index` lies."""
+        ...
+
+
 @runtime_checkable
 class FaceSource(Protocol):
     """Labelled face images by index; safe to read from many threads at once.
@@ -95,7 +111,7 @@ class Subset:
         return self._source.describe(int(self._indices[index]))
 
 
-def encoded_image(source: FaceSource, index: int) -> bytes:
+def encoded_image(source: ImageSequence, index: int) -> bytes:
     """An image as bytes: as the source stores it, or as PNG if the source has pixels only.
 
     Raises:

@@ -102,6 +102,8 @@ class TfdsSource:
 def _builder(name: str, data_dir: str | None) -> Any:
     import tensorflow_datasets as tfds
 
+    import sphereface_jax.data.builders  # noqa: F401 (registers them)
+
     try:
         if os.path.isfile(os.path.join(name, "dataset_info.json")):
             return tfds.builder_from_directory(name)
@@ -113,8 +115,8 @@ def _builder(name: str, data_dir: str | None) -> Any:
         ) from None
     if not builder.info.splits:
         raise FileNotFoundError(
-            f"{name}: the TFDS data set is not prepared in {builder.data_dir}; prepare it there "
-            "with file_format='array_record'"
+            f"{name}: the TFDS data set is not prepared in {builder.data_dir}; prepare it there, "
+            "as ArrayRecord"
         )
     return builder
 

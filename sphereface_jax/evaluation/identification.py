@@ -115,7 +115,7 @@ def identification(
         ("probe_identities", probe_identities, len(probe_rows)),
         ("gallery_identities", gallery_identities, len(gallery_rows)),
     )
-    probe, mate = _mates(probe_numbers, gallery_numbers)
+    probe, mate = find_mates(probe_numbers, gallery_numbers)
     if not len(probe):
         raise ValueError("gallery_identities: expected some of the probes' identities, found none")
     genuine = _scores(probe_rows, gallery_rows, probe, mate)
@@ -124,7 +124,7 @@ def identification(
     )
     mated, first = np.unique(probe, return_index=True)
     best = np.maximum.reduceat(genuine, first)
-    ranks = _ranks(impostors.by_probe[mated], best)
+    ranks = ranks_of_mates(impostors.by_probe[mated], best)
     unmated = np.setdiff1d(np.arange(len(probe_rows)), mated)
     alarms = np.sort(impostors.by_probe[unmated, 0])[::-1]
     return _result(
@@ -172,7 +172,7 @@ def megaface(
     """
     probe_rows = check_embeddings("probes", probes)
     (numbers,) = _number_identities(("probe_identities", probe_identities, len(probe_rows)))
-    probe, mate = _mates(numbers, numbers)
+    probe, mate = find_mates(numbers, numbers)
     probe, mate = probe[probe != mate], mate[probe != mate]
     if not len(probe):
         raise ValueError("probe_identities: expected an identity with two probes, found none")
@@ -187,7 +187,7 @@ def megaface(
         progress=progress,
     )
     return _result(
-        _ranks(impostors.by_probe[probe], genuine),
+        ranks_of_mates(impostors.by_probe[probe], genuine),
         tar_at_far=_rates(genuine, impostors.overall, impostors.num_scores, fars),
         dir_at_far={},
         num_unmated=0,
@@ -281,10 +281,10 @@ def _number_identities(*named: tuple[str, ArrayLike, int]) -> list[NDArray[np.in
     return np.split(numbers, np.cumsum([len(array) for array in arrays])[:-1])
 
 
-def _mates(
+def find_mates(
     probes: NDArray[np.int64], gallery: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """All (i, j) with probes[i] == gallery[j], i rising."""
+    """All (i, j) with probes[i] == gallery[j], both integers, i rising."""
     order = np.argsort(gallery, kind="stable")
     start = np.searchsorted(gallery[order], probes, side="left")
     count = np.searchsorted(gallery[order], probes, side="right") - start
@@ -302,7 +302,7 @@ def _scores(
     return paired_dot(stacked, probe, mate + len(probes))
 
 
-def _ranks(impostors: NDArray[np.float32], mates: NDArray[np.float64]) -> NDArray[np.int64]:
+def ranks_of_mates(impostors: NDArray[np.float32], mates: NDArray[np.float64]) -> NDArray[np.int64]:
     """1 + how many of the highest impostors [S, R] are as high as the mate [S]."""
     ranks = np.ones(len(mates), np.int64)
     for column in impostors.T:
@@ -312,7 +312,7 @@ def _ranks(impostors: NDArray[np.float32], mates: NDArray[np.float64]) -> NDArra
 
 def _tail_size(num_scores: int, fars: tuple[float, ...]) -> int:
     """How many of the highest impostor scores decide the TAR at these rates."""
-    return int(max(fars) * num_scores * (1 + 1e-12)) + 1
+    return int(max(fars, default=0.0) * num_scores * (1 + 1e-12)) + 1
 
 
 def _rates(

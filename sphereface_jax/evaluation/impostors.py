@@ -21,8 +21,9 @@ from sphereface_jax.evaluation.pairs import check_embeddings, unit_rows
 
 _GROUP = 32
 _GROUPS_PER_FETCH = 1 << 14
-# Scores held at a time. On a CPU they should stay in its cache; accelerators want large products.
-_CPU_BLOCK_BYTES = 1 << 25
+# Scores held at a time. On a CPU they should stay in its cache, and in memory that the allocator
+# keeps (from 32 MiB on it asks the system for fresh pages); accelerators want large products.
+_CPU_BLOCK_BYTES = 1 << 24
 _ACCELERATOR_BLOCK_BYTES = 1 << 29
 _PROBES_PER_PASS = 1 << 14
 _SAMPLE = 1 << 11
@@ -48,7 +49,7 @@ class HighestImpostors:
 
 def highest_impostors(
     probes: ArrayLike,
-    others: NDArray,
+    others: ArrayLike,
     *,
     probe_identities: NDArray[np.int64],
     other_identities: NDArray[np.int64],
@@ -77,9 +78,10 @@ def highest_impostors(
       ValueError: for embeddings of different widths, or that are not finite or zero.
     """
     unit_probes = unit_rows(check_embeddings("probes", probes)).astype(np.float32)
-    if others.ndim != 2 or others.shape[1] != unit_probes.shape[1]:
+    others = np.asanyarray(others)
+    if others.ndim != 2 or others.shape[1] != unit_probes.shape[1] or not len(others):
         expected, found = unit_probes.shape[1], list(others.shape)
-        raise ValueError(f"others: expected shape [N, {expected}] as probes, got {found}")
+        raise ValueError(f"others: expected shape [N, {expected}] with N >= 1, got {found}")
     num_probes, num_others = len(unit_probes), len(others)
     num_scores = num_probes * num_others - _count_equal(probe_identities, other_identities)
     overall = min(overall, num_scores)

@@ -111,6 +111,24 @@ def check_embeddings(
     return array
 
 
+def check_mirrored(
+    embeddings: ArrayLike, mirrored: ArrayLike | None, *, num_rows: int = 1
+) -> tuple[NDArray[np.floating], NDArray[np.floating] | None]:
+    """Embeddings and, where there are any, those of the mirror images, both checked.
+
+    Raises:
+      ValueError: as `check_embeddings`, or where the shapes differ.
+    """
+    features = check_embeddings("embeddings", embeddings, num_rows=num_rows)
+    if mirrored is None:
+        return features, None
+    mirror_features = check_embeddings("mirrored", mirrored)
+    if mirror_features.shape != features.shape:
+        expected, found = list(features.shape), list(mirror_features.shape)
+        raise ValueError(f"mirrored: expected shape {expected} as embeddings, got {found}")
+    return features, mirror_features
+
+
 def paired_dot(
     x: NDArray[np.floating], left: NDArray[np.int64], right: NDArray[np.int64]
 ) -> NDArray[np.float64]:

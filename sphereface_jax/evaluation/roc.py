@@ -47,18 +47,22 @@ def check_scores(scores: ArrayLike, is_same: ArrayLike) -> tuple[NDArray, NDArra
     return scores, is_same
 
 
-def roc_curve(scores: ArrayLike, is_same: ArrayLike) -> RocCurve:
+def roc_curve(
+    scores: ArrayLike, is_same: ArrayLike, *, weights: ArrayLike | None = None
+) -> RocCurve:
     """The ROC of scores, exact: one point a distinct score.
 
     Args:
       scores: [P], larger for pairs more likely to be the same.
       is_same: [P] booleans.
+      weights: [P], how much each pair counts; one each by default.
 
     Returns:
       A `RocCurve` of K points, K one more than the number of distinct scores.
 
     Raises:
-      ValueError: as `check_scores`.
+      ValueError: as `check_scores`, and for weights that are negative or of another shape, or
+        that leave no same or no different pairs.
 
     Example:
       >>> curve = roc_curve([0.9, 0.8, 0.1], [True, False, False])
@@ -66,15 +70,22 @@ def roc_curve(scores: ArrayLike, is_same: ArrayLike) -> RocCurve:
       ([0.0, 0.0, 0.5, 1.0], [0.0, 1.0, 1.0, 1.0])
     """
     scores, is_same = check_scores(scores, is_same)
+    weights = np.ones(len(scores)) if weights is None else np.asarray(weights, np.float64)
+    if weights.shape != scores.shape or not (weights >= 0).all():
+        raise ValueError(f"weights: expected {len(scores)} numbers from 0 up, got other values")
     order = np.argsort(scores)[::-1]
     descending = scores[order]
     last_of_its_score = np.append(descending[:-1] != descending[1:], True)
-    accepted = np.flatnonzero(last_of_its_score) + 1
-    same_accepted = np.cumsum(is_same[order])[last_of_its_score]
-    num_same = int(is_same.sum())
+    # Zero where a pair does not belong, so that the sum is exact and ends on the whole.
+    same, different = (
+        np.cumsum(np.where(kind, weights, 0.0)[order])[last_of_its_score]
+        for kind in (is_same, ~is_same)
+    )
+    if not same[-1] or not different[-1]:
+        raise ValueError("weights: expected some on same and some on different pairs, found none")
     return RocCurve(
-        far=np.append(0.0, (accepted - same_accepted) / (len(scores) - num_same)),
-        tar=np.append(0.0, same_accepted / num_same),
+        far=np.append(0.0, different / different[-1]),
+        tar=np.append(0.0, same / same[-1]),
         thresholds=np.append(np.inf, descending[last_of_its_score]),
     )
 

@@ -28,7 +28,7 @@ from sphereface_jax.evaluation.folds import (
     fold_centred_cosines,
     fold_index,
 )
-from sphereface_jax.evaluation.pairs import Pairs, check_embeddings, paired_cosines
+from sphereface_jax.evaluation.pairs import Pairs, check_mirrored, paired_cosines
 from sphereface_jax.evaluation.roc import (
     area_under_curve,
     equal_error_rate,
@@ -127,17 +127,12 @@ def lfw_authors(
     References:
       `test/code/evaluation.m` of https://github.com/wy1iu/sphereface, 2017.
     """
-    features, mirror_features = _check_features(embeddings, mirrored, pairs)
+    features, mirror_features = check_mirrored(embeddings, mirrored, num_rows=pairs.num_images)
     if mirror_features is not None:
         features = np.concatenate([features, mirror_features], axis=1)
-    fold_of_pair = fold_index(pairs)
-    cosines = fold_centred_cosines(features, pairs, fold_of_pair)
-    thresholds = choose_thresholds(best_threshold, cosines, pairs.is_same, fold_of_pair)
-    scores = cosines[fold_of_pair, np.arange(len(pairs))]
-    of_pair = thresholds[fold_of_pair]
-    is_correct = np.where(pairs.is_same, scores > of_pair, scores < of_pair)
+    cosines = fold_centred_cosines(features, pairs, fold_index(pairs))
     flip = "none" if mirrored is None else "concatenated"
-    return _held_out_result(scores, is_correct, thresholds, pairs, flip)
+    return verify_scores(cosines, pairs, flip=flip)
 
 
 def lfw_insightface(
@@ -197,13 +192,10 @@ def lfw_facexzoo(
     References:
       `test_protocol/lfw/lfw_evaluator.py` of https://github.com/JDAI-CV/FaceX-Zoo.
     """
-    scores = paired_cosines(_check_features(embeddings, mirrored, pairs)[0], pairs)
-    fold_of_pair = fold_index(pairs)
-    thresholds = choose_thresholds(_widest_gap, scores, pairs.is_same, fold_of_pair)
-    of_pair = thresholds[fold_of_pair]
-    is_correct = np.where(pairs.is_same, scores > of_pair, scores < of_pair)
+    features, _ = check_mirrored(embeddings, mirrored, num_rows=pairs.num_images)
+    scores = paired_cosines(features, pairs)
     flip = "none" if mirrored is None else "unused"
-    result = _held_out_result(scores, is_correct, thresholds, pairs, flip)
+    result = verify_scores(scores, pairs, choose=_widest_gap, flip=flip)
     standard_error = float(np.std(result.fold_accuracies, ddof=1) / np.sqrt(result.num_folds))
     return dataclasses.replace(result, accuracy_std=standard_error)
 
@@ -250,6 +242,36 @@ def lfw_opensphere(
     )
 
 
+def verify_scores(
+    cosines: NDArray,
+    pairs: Pairs,
+    *,
+    choose: Callable[[NDArray, NDArray[np.bool_]], float] = best_threshold,
+    flip: str = "none",
+) -> VerificationResult:
+    """Leave-one-fold-out verification of cosines, however they came about.
+
+    Args:
+      cosines: [P], or [F, P] where they depend on the fold that is held out.
+      pairs: P pairs with their folds.
+      choose: from cosines and `is_same` to a threshold; a pair is decided rightly strictly on its
+        side of it.
+      flip: what was done with mirror images, for the result to say.
+
+    Returns:
+      A `VerificationResult`.
+
+    Raises:
+      ValueError: for fewer than two folds, or no same or no different pairs.
+    """
+    fold_of_pair = fold_index(pairs)
+    thresholds = choose_thresholds(choose, cosines, pairs.is_same, fold_of_pair)
+    rows = np.broadcast_to(cosines, (len(thresholds), len(pairs)))
+    scores, of_pair = rows[fold_of_pair, np.arange(len(pairs))], thresholds[fold_of_pair]
+    is_correct = np.where(pairs.is_same, scores > of_pair, scores < of_pair)
+    return _held_out_result(scores, is_correct, thresholds, pairs, flip)
+
+
 PROTOCOLS: dict[str, Callable[..., VerificationResult]] = {
     "lfw_authors": lfw_authors,
     "lfw_insightface": lfw_insightface,
@@ -258,22 +280,15 @@ PROTOCOLS: dict[str, Callable[..., VerificationResult]] = {
 }
 
 
-def _check_features(
-    embeddings: ArrayLike, mirrored: ArrayLike | None, pairs: Pairs
-) -> tuple[NDArray, NDArray | None]:
-    features = check_embeddings("embeddings", embeddings, num_rows=pairs.num_images)
-    if mirrored is None:
-        return features, None
-    mirror_features = check_embeddings("mirrored", mirrored)
-    if mirror_features.shape != features.shape:
-        expected, found = list(features.shape), list(mirror_features.shape)
-        raise ValueError(f"mirrored: expected shape {expected} as embeddings, got {found}")
-    return features, mirror_features
+def allowed_protocols(pairs: Pairs) -> tuple[str, ...]:
+    """The names of the protocols that a list allows: without folds, only the one that has none."""
+    has_folds = len(np.unique(pairs.folds)) > 1
+    return tuple(PROTOCOLS) if has_folds else ("lfw_opensphere",)
 
 
 def _add_mirrored(embeddings: ArrayLike, mirrored: ArrayLike | None, pairs: Pairs) -> NDArray:
     """The sum with the mirror images' embeddings; its direction is their average's too."""
-    features, mirror_features = _check_features(embeddings, mirrored, pairs)
+    features, mirror_features = check_mirrored(embeddings, mirrored, num_rows=pairs.num_images)
     if mirror_features is None:
         return features
     return features.astype(np.float64) + mirror_features

@@ -23,10 +23,22 @@ class DataConfig:
     """Height and width that the network sees; 112×112 images are cropped to 112×96."""
     color_order: Literal["bgr", "rgb"] = "bgr"
     """Order of the colour channels that the network sees; the authors' is bgr."""
-    mirror: bool = True
-    """Mirror each image with probability one half."""
+    resize: bool = False
+    """Scale faces of another size instead of refusing them; no substitute for alignment."""
+    mirror: float = 0.5
+    """Probability of mirroring; the authors' one augmentation."""
     shift: int = 0
     """Shift each image by up to so many pixels both ways."""
+    crop: float = 0.0
+    """Probability of cutting a part out and scaling it up."""
+    low_resolution: float = 0.0
+    """Probability of shrinking and scaling back up."""
+    blur: float = 0.0
+    """Probability of a Gaussian blur."""
+    photometric: float = 0.0
+    """Probability of changing brightness, contrast and saturation."""
+    cutout: float = 0.0
+    """Probability of painting a rectangle grey."""
     on_error: Literal["raise", "skip"] = "raise"
     """An unreadable image stops the run, or is replaced by its neighbour and counted."""
     synthetic_identities: int = 1000
@@ -177,7 +189,7 @@ def from_dict(cls: type[Config], values: dict[str, Any], *, where: str = "config
     """Builds a config from the dictionary of `to_dict`.
 
     Raises:
-        ValueError: a field is unknown, which happens when the file is from another version.
+      ValueError: a field is unknown, which happens when the file is from another version.
     """
     hints = typing.get_type_hints(cls)
     unknown = sorted(set(values) - set(hints))

@@ -12,8 +12,14 @@ def face_transform(config: DataConfig) -> FaceTransform:
     return FaceTransform(
         size=config.image_size,
         color_order=config.color_order,
-        mirror=0.5 if config.mirror else 0.0,
+        resize=config.resize,
+        mirror=config.mirror,
         shift=config.shift,
+        crop=config.crop,
+        low_resolution=config.low_resolution,
+        blur=config.blur,
+        photometric=config.photometric,
+        cutout=config.cutout,
     )
 
 
@@ -21,8 +27,8 @@ def open_training_data(config: TrainConfig) -> tuple[FaceSource, FaceSource | No
     """Returns the faces to train on, and those of the identities that are held out, if any.
 
     Raises:
-        FileNotFoundError: there is nothing of that name.
-        ValueError: it is no set of faces, or has too few identities.
+      FileNotFoundError: there is nothing of that name.
+      ValueError: it is no set of faces, or has too few identities.
     """
     synthetic: dict[str, Any] = {}
     if config.data.train == "synthetic":

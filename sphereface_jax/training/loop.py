@@ -53,17 +53,17 @@ def train(
     """Trains a run to its last step, going on from its newest checkpoint if there is one.
 
     Args:
-        config: of the run.
-        tx: an optimiser that takes the place of the config's.
-        console: where to report; the terminal by default.
+      config: of the run.
+      tx: an optimiser that takes the place of the config's.
+      console: where to report; the terminal by default.
 
     Returns:
-        The metrics of the last step, which result.json holds too.
+      The metrics of the last step, which result.json holds too.
 
     Raises:
-        ValueError: the config, the data or the run's folder is not as it must be.
-        NonFiniteLossError: the loss stopped being a number; the last good checkpoint stays.
-        Interrupted: SIGTERM or Ctrl-C; the state was saved.
+      ValueError: the config, the data or the run's folder is not as it must be.
+      NonFiniteLossError: the loss stopped being a number; the last good checkpoint stays.
+      Interrupted: SIGTERM or Ctrl-C; the state was saved.
     """
     console = console or Console()
     run = RunFolder(config)

@@ -1,0 +1,190 @@
+"""Aligning many faces: one aligner for images from anywhere, and a folder turned into crops."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sphereface_jax.data.alignment import FaceDetector, NoFace, align_face, detect_and_align
+from sphereface_jax.data.files import AtomicFile
+from sphereface_jax.data.images import (
+    UnreadableImage,
+    encode_jpeg,
+    find_image_paths,
+    read_image,
+)
+from sphereface_jax.data.landmarks import landmarks_of
+from sphereface_jax.data.pipeline import available_cores
+from sphereface_jax.data.sources import ImageSequence
+
+
+@dataclasses.dataclass(frozen=True)
+class FaceAligner:
+    """Aligns a face by known landmarks or by those that a detector finds.
+
+    Args:
+      size: (112, 112) or (112, 96).
+      landmarks: points by image name, as `read_landmarks` returns them.
+      detector: finds the points where there are no `landmarks`.
+
+    Raises:
+      ValueError: neither landmarks nor a detector, or both.
+    """
+
+    size: tuple[int, int] = (112, 112)
+    landmarks: dict[str, np.ndarray] | None = None
+    detector: FaceDetector | None = None
+
+    def __post_init__(self) -> None:
+        if (self.landmarks is None) == (self.detector is None):
+            raise ValueError("FaceAligner: expected either landmarks or a detector")
+
+    def __call__(self, image: np.ndarray, name: str) -> np.ndarray:
+        """Aligns one image.
+
+        Args:
+          image: uint8 [H, W, 3], RGB.
+          name: its path, by which its landmarks are found; also names it in errors.
+
+        Returns:
+          uint8 [*size, 3], RGB.
+
+        Raises:
+          NoFace: the detector sees none, or the landmark file does not have the image.
+        """
+        if self.detector is not None:
+            try:
+                return detect_and_align(image, self.detector, self.size)
+            except NoFace as error:
+                raise NoFace(f"{name}: {error}") from None
+        points = landmarks_of(self.landmarks or {}, name)
+        if points is None:
+            raise NoFace(f"{name}: not in the landmark file")
+        return align_face(image, points, self.size)
+
+
+class AlignedImages:
+    """A view of images through an aligner, for embedding: an `ImageSequence`."""
+
+    def __init__(self, source: ImageSequence, aligner: FaceAligner):
+        self._source, self._aligner = source, aligner
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        image = self._source[index]["image"]
+        return {"image": self._aligner(image, self._source.describe(index))}
+
+    def describe(self, index: int) -> str:
+        """As the underlying source says it."""
+        return self._source.describe(index)
+
+
+@dataclasses.dataclass(frozen=True)
+class AlignSummary:
+    """What `align_folder` did.
+
+    Attributes:
+      aligned: crops written now.
+      kept: crops that an earlier call had written.
+      skipped: the path of each image without a crop, and why.
+    """
+
+    aligned: int
+    kept: int
+    skipped: list[tuple[str, str]]
+
+
+def align_folder(
+    source: Path,
+    out: Path,
+    aligner: FaceAligner,
+    *,
+    described_as: str,
+    num_threads: int | None = None,
+    advance: Callable[[int], None] = lambda count: None,
+) -> AlignSummary:
+    """Aligns every image under a folder into another, under the same relative names, as JPEG.
+
+    Called again it goes on where it stopped: a crop that is there is whole. Images that cannot be
+    read or have no face are listed in `OUT/skipped.tsv` and have no crop.
+
+    Args:
+      source: the folder of images, at any depth.
+      out: where the crops go.
+      aligner: how.
+      described_as: where the points come from; a second call with another word is refused.
+      num_threads: as many as there are cores by default.
+      advance: called with the number of images done since the last call.
+
+    Raises:
+      FileNotFoundError: no such folder.
+      ValueError: no images, `out` within `source`, two images of one name, or crops of another
+        setting in `out`.
+    """
+    paths = find_image_paths(source)
+    if out.resolve().is_relative_to(source.resolve()):
+        raise ValueError(f"{out}: expected a folder outside of {source}, which it would change")
+    crops = _crop_names(source, paths)
+    _check_setting(out, {"size": list(aligner.size), "points": described_as})
+
+    def work(index: int) -> str | None:
+        """Why the image was skipped; an empty text if its crop was there; None if it is now."""
+        crop = out / crops[index]
+        if crop.exists():
+            return ""
+        name = paths[index].relative_to(source).as_posix()
+        try:
+            image = aligner(read_image(paths[index]), name)
+        except UnreadableImage as error:
+            return str(error)
+        with AtomicFile(crop, sync=False) as file:
+            file.write(encode_jpeg(image))
+        return None
+
+    outcomes = []
+    with ThreadPoolExecutor(num_threads or available_cores()) as pool:
+        for outcome in pool.map(work, range(len(paths))):
+            outcomes.append(outcome)
+            advance(1)
+    if all(outcomes):
+        raise ValueError(f"{source}: could align none of {len(paths)} images; {outcomes[0]}")
+    skipped = [
+        (paths[i].relative_to(source).as_posix(), why) for i, why in enumerate(outcomes) if why
+    ]
+    with AtomicFile(out / "skipped.tsv") as file:
+        file.write("".join(f"{name}\t{why}\n" for name, why in skipped).encode())
+    return AlignSummary(outcomes.count(None), outcomes.count(""), skipped)
+
+
+def _crop_names(source: Path, paths: Sequence[Path]) -> list[Path]:
+    names = [path.relative_to(source).with_suffix(".jpg") for path in paths]
+    seen: dict[Path, Path] = {}
+    for name, path in zip(names, paths, strict=True):
+        other = seen.setdefault(name, path)
+        if other != path:
+            raise ValueError(f"{other} and {path}: expected one image for each crop {name}")
+    return names
+
+
+def _check_setting(out: Path, setting: dict[str, Any]) -> None:
+    """Writes how the crops in a folder are made, or checks that it is as before."""
+    path = out / "alignment.json"
+    if not path.exists():
+        with AtomicFile(path) as file:
+            file.write(json.dumps(setting).encode())
+        return
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError:
+        raise ValueError(f"{path}: expected JSON, found other text; delete {out}") from None
+    if found != setting:
+        raise ValueError(
+            f"{out}: expected crops made with {setting}, found crops made with {found}; name "
+            "another folder"
+        )

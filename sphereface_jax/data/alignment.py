@@ -1,0 +1,154 @@
+"""Alignment: bring five points of a face to where the network expects them.
+
+A face is turned, scaled and moved (a similarity: no shear, no reflection) so that its eyes, nose
+and mouth corners come as near as they can, in least squares, to the reference points of the
+SphereFace authors; what 112×96 cuts off at the sides 112×112 keeps, eight columns on each.
+
+The points come from a landmark file (`landmarks.py`) or from a detector: anything with a `detect`
+method that fits `FaceDetector`.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import cv2
+import numpy as np
+
+from sphereface_jax.data.images import UnreadableImage
+
+# Left eye, right eye, nose, left and right corner of the mouth, as the viewer sees them; x then y
+# in a 112x96 image (wy1iu/sphereface, preprocess/code/face_align_demo.m).
+REFERENCE_POINTS = np.array(
+    [
+        [30.2946, 51.6963],
+        [65.5318, 51.5014],
+        [48.0252, 71.7366],
+        [33.5493, 92.3655],
+        [62.7299, 92.2041],
+    ]
+)
+
+
+class Detection(NamedTuple):
+    """A face that a detector found.
+
+    Attributes:
+      box: float [4]: left, top, right, bottom, in pixels.
+      score: confidence in [0, 1].
+      landmarks: float [5, 2]: x and y of the points of `REFERENCE_POINTS`.
+    """
+
+    box: np.ndarray
+    score: float
+    landmarks: np.ndarray
+
+
+class FaceDetector(Protocol):
+    """Anything that finds faces and their five points; safe to call from many threads."""
+
+    def detect(self, image: np.ndarray) -> Sequence[Detection]:
+        """The faces in a uint8 [H, W, 3] RGB image, in any order; empty if there is none."""
+        ...
+
+
+class NoFace(UnreadableImage):
+    """An image in which the detector sees no face."""
+
+
+def reference_points(size: tuple[int, int] = (112, 96)) -> np.ndarray:
+    """Where the five points belong in an image of 112×96 or 112×112.
+
+    Returns:
+      float64 [5, 2], x then y.
+
+    Raises:
+      ValueError: another size.
+    """
+    if size not in ((112, 96), (112, 112)):
+        raise ValueError(f"size: expected (112, 96) or (112, 112), got {tuple(size)}")
+    return REFERENCE_POINTS + np.array([(size[1] - 96) / 2, 0])
+
+
+def similarity_transform(points: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """The similarity that takes points nearest to targets in least squares.
+
+    With complex coordinates z and w about their means, w = a z has the least-squares solution
+    a = <z, w> / <z, z>: scale |a|, angle arg a; a reflection would need the conjugate and cannot
+    arise.
+
+    Args:
+      points: float [N, 2].
+      targets: float [N, 2].
+
+    Returns:
+      float64 [2, 3], as OpenCV's affine maps.
+
+    Raises:
+      ValueError: the points are all one, or not finite.
+    """
+    points, targets = np.asarray(points, np.float64), np.asarray(targets, np.float64)
+    centre, target_centre = points.mean(axis=0), targets.mean(axis=0)
+    z = (points - centre) @ [1, 1j]
+    w = (targets - target_centre) @ [1, 1j]
+    spread = np.vdot(z, z).real
+    if not (np.isfinite(spread) and spread > 1e-9):
+        raise ValueError("landmarks: expected five distinct points, got one point or none")
+    a = np.vdot(z, w) / spread
+    matrix = np.array([[a.real, -a.imag], [a.imag, a.real]])
+    return np.column_stack([matrix, target_centre - matrix @ centre])
+
+
+def align_face(
+    image: np.ndarray, landmarks: np.ndarray, size: tuple[int, int] = (112, 112)
+) -> np.ndarray:
+    """Warps a face so that its landmarks come to the reference points; black outside the image.
+
+    Args:
+      image: uint8 [H, W, 3].
+      landmarks: float [5, 2], x then y, in the image's pixels.
+      size: (112, 112) or (112, 96).
+
+    Returns:
+      uint8 [*size, 3], channels as in `image`.
+
+    Raises:
+      ValueError: another size, or degenerate landmarks.
+    """
+    transform = similarity_transform(landmarks, reference_points(size))
+    return cv2.warpAffine(image, transform, (size[1], size[0]), flags=cv2.INTER_LINEAR)
+
+
+def choose_face(faces: Sequence[Detection], image_size: tuple[int, int]) -> Detection:
+    """Of several faces the one whose box lies nearest to the image's centre, as the authors do.
+
+    Raises:
+      NoFace: there is none.
+    """
+    if not faces:
+        raise NoFace("no face found")
+    centre = np.array([image_size[1], image_size[0]]) / 2
+
+    def distance(face: Detection) -> float:
+        return float(np.linalg.norm((face.box[:2] + face.box[2:]) / 2 - centre))
+
+    return min(faces, key=distance)
+
+
+def detect_and_align(
+    image: np.ndarray, detector: FaceDetector, size: tuple[int, int] = (112, 112)
+) -> np.ndarray:
+    """Finds the face nearest to the centre and aligns it.
+
+    Args:
+      image: uint8 [H, W, 3], RGB.
+      detector: what finds faces.
+      size: (112, 112) or (112, 96).
+
+    Returns:
+      uint8 [*size, 3], RGB.
+
+    Raises:
+      NoFace: the detector sees none.
+    """
+    face = choose_face(detector.detect(image), image.shape[:2])
+    return align_face(image, face.landmarks, size)

@@ -1,0 +1,101 @@
+"""What the builders share: manual data in any format, JPEG bytes out, no TensorFlow on the way."""
+
+import inspect
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import tensorflow_datasets as tfds
+
+from sphereface_jax.data.encoding import encoded_face
+from sphereface_jax.data.sources import FaceSource, open_source
+
+
+class FaceDatasetBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
+    """Aligned faces with an identity each; a subclass names the data set and its papers.
+
+    Examples are `{"image": JPEG, "label": identity}`. Images that are JPEG already are stored as
+    they are.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "First release."}
+    MANUAL_DOWNLOAD_INSTRUCTIONS = (
+        "Put the aligned faces (112x112 or 112x96) into the manual folder: a folder of identities, "
+        "a .zip or .tar of one, InsightFace's .rec and .idx, or a list file beside its images."
+    )
+
+    HOMEPAGE: ClassVar[str] = ""
+    CITATION: ClassVar[str] = ""
+    LICENSE: ClassVar[str] = ""
+    SPLIT: ClassVar[str] = "train"
+
+    def __init_subclass__(cls, **options: Any):
+        super().__init_subclass__(**options)
+        # TFDS 4.9.10 looks for this with importlib_resources, which it does not install.
+        cls.code_path = tfds.core.Path(inspect.getfile(cls))
+
+    def __init__(self, *, file_format: Any = "array_record", **options: Any):
+        super().__init__(file_format=file_format, **options)
+
+    @classmethod
+    def face_features(cls, identities: Sequence[str] | None = None) -> Any:
+        """The features of a set of faces with these names for labels, if they are known yet."""
+        names = list(identities) if identities is not None else None
+        return tfds.features.FeaturesDict(
+            {
+                "image": tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg"),
+                "label": tfds.features.ClassLabel(names=names),
+            }
+        )
+
+    @classmethod
+    def notes(cls) -> dict[str, str]:
+        """Description, homepage, citation and licence, as `tfds.core.DatasetInfo` takes them."""
+        return {
+            "description": inspect.cleandoc(cls.__doc__ or ""),
+            "homepage": cls.HOMEPAGE,
+            "citation": cls.CITATION,
+            "license": cls.LICENSE,
+        }
+
+    def _info(self) -> Any:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=self.face_features(),
+            supervised_keys=("image", "label"),
+            **self.notes(),
+        )
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict]]]:
+        source = self.select(open_manual(Path(dl_manager.manual_dir)))
+        self.info.features["label"].names = list(source.identities)
+        return {self.SPLIT: self._generate_examples(source)}
+
+    def _generate_examples(self, source: FaceSource) -> Iterator[tuple[int, dict[str, Any]]]:
+        for index in range(len(source)):
+            image = io.BytesIO(encoded_face(source, index).encoded)
+            yield index, {"image": image, "label": int(source.labels[index])}
+
+    def select(self, source: FaceSource) -> FaceSource:
+        """The part of the manual data that belongs to the data set."""
+        return source
+
+
+def open_manual(directory: Path) -> FaceSource:
+    """Opens what lies in TFDS's manual folder: the data itself, or one file or folder that is it.
+
+    Raises:
+      FileNotFoundError: no such folder.
+      ValueError: there is no face data set in it.
+    """
+    if not directory.is_dir():
+        raise FileNotFoundError(f"{directory}: expected the folder of manual data, found none")
+    try:
+        return open_source(str(directory))
+    except ValueError:
+        entries = sorted(e for e in directory.iterdir() if not e.name.startswith("."))
+        if len(entries) != 1:
+            raise
+        return open_source(str(entries[0]))

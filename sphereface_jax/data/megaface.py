@@ -1,0 +1,141 @@
+"""MegaFace's published lists: which images are probes, which distractors, which of them are wrong.
+
+The development kit names images in JSON: `{"path": [...], "id": [...]}` for FaceScrub and FGNet,
+`{"path": [...]}` for distractors (`megaface_features_list.json_1000000_1`: a million, set 1).
+InsightFace published lists of wrong images: in `facescrub_noises.txt` file names, in
+`megaface_noises.txt` paths, behind a number and a tab in some copies; `#` opens a comment.
+Features lie one a file, as OpenCV writes a matrix: four int32 (rows, columns, bytes a number, type
+5 for float32), then the numbers.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Collection
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from sphereface_jax.data.files import AtomicFile
+
+_FLOAT32 = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class MegafaceList:
+    """Images of a MegaFace list.
+
+    Attributes:
+      paths: [N] below the set's folder, with forward slashes.
+      identities: [N] who each shows, or None in a list of distractors.
+    """
+
+    paths: tuple[str, ...]
+    identities: tuple[str, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def without(self, wrong: Collection[str]) -> "MegafaceList":
+        """The images that `wrong` names neither by path nor by file name.
+
+        InsightFace keeps wrong probes and replaces their features by their person's mean, and
+        pushes wrong distractors out of reach; leaving them out needs no features.
+        """
+        keep = [
+            index
+            for index, path in enumerate(self.paths)
+            if path not in wrong and PurePosixPath(path).name not in wrong
+        ]
+        identities = self.identities
+        return MegafaceList(
+            tuple(self.paths[index] for index in keep),
+            None if identities is None else tuple(identities[index] for index in keep),
+        )
+
+
+def read_megaface_list(path: str | os.PathLike[str]) -> MegafaceList:
+    """Reads a JSON list of the development kit.
+
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: no such JSON, no images, a path that leaves its folder, or identities of another
+        number than images.
+    """
+    try:
+        content = json.loads(_existing(path, "a MegaFace list").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: expected JSON, found something else: {error}") from None
+    paths = _strings(content, "path", path)
+    if not paths:
+        raise ValueError(f"{path}: expected images under 'path', found none")
+    for name in paths:
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise ValueError(f"{path}: expected paths below a folder, found {name!r}")
+    if "id" not in content:
+        return MegafaceList(paths)
+    identities = _strings(content, "id", path)
+    if len(identities) != len(paths):
+        raise ValueError(
+            f"{path}: expected {len(paths)} identities as paths, found {len(identities)}"
+        )
+    return MegafaceList(paths, identities)
+
+
+def read_megaface_noises(path: str | os.PathLike[str]) -> frozenset[str]:
+    """Reads a list of wrong images: paths or file names, as `MegafaceList.without` takes them.
+
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: no text in UTF-8.
+    """
+    try:
+        text = _existing(path, "a list of wrong images").read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: expected text in UTF-8, found other bytes") from None
+    lines = [line.strip() for line in text.splitlines()]
+    return frozenset(line.split("\t")[-1] for line in lines if line and not line.startswith("#"))
+
+
+def read_megaface_feature(path: str | os.PathLike[str]) -> np.ndarray:
+    """Reads one feature file.
+
+    Returns:
+      [D] float32.
+
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: not a matrix of float32, or cut short.
+    """
+    data = _existing(path, "a feature file").read_bytes()
+    header = np.frombuffer(data[:16], "<i4") if len(data) >= 16 else np.zeros(4, np.int32)
+    rows, columns, size, kind = header.tolist()
+    expected = 16 + 4 * rows * columns
+    if kind != _FLOAT32 or size not in (4, 4 * columns) or min(rows, columns) < 1:
+        raise ValueError(
+            f"{path}: expected the header of a float32 matrix, found {header.tolist()}"
+        )
+    if len(data) != expected:
+        raise ValueError(f"{path}: expected {expected} bytes by its header, found {len(data)}")
+    return np.frombuffer(data, "<f4", offset=16).astype(np.float32)
+
+
+def write_megaface_feature(path: str | os.PathLike[str], feature: np.ndarray) -> None:
+    """Writes a feature [D] as the development kit reads it, atomically."""
+    header = np.array([feature.size, 1, 4, _FLOAT32], "<i4")
+    with AtomicFile(Path(path)) as file:
+        file.write(header.tobytes() + feature.astype("<f4").tobytes())
+
+
+def _existing(path: str | os.PathLike[str], what: str) -> Path:
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"{path}: expected {what}, found none")
+    return Path(path)
+
+
+def _strings(content: Any, key: str, path: str | os.PathLike[str]) -> tuple[str, ...]:
+    values = content.get(key) if isinstance(content, dict) else None
+    if not isinstance(values, list) or not all(isinstance(v, str | int) for v in values):
+        raise ValueError(f"{path}: expected a list of names under {key!r}, found none")
+    return tuple(map(str, values))

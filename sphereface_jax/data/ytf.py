@@ -1,0 +1,129 @@
+"""YouTube Faces: its list of 5,000 video pairs, and the frames of its videos.
+
+`splits.txt` (and `splits_corrected.txt`) is a table with commas and a header: the number of the
+split first, then columns named `first name` and `second name`, videos as `Name/0`, and `is same`.
+The frames of a video are the images in its folder, `frame_images_DB/Name/0/` or
+`aligned_images_DB/Name/0/`.
+
+Reference: Wolf, Hassner and Maoz, "Face Recognition in Unconstrained Videos with Matched Background
+Similarity", CVPR 2011.
+"""
+
+import csv
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from sphereface_jax.data.images import is_image_path
+
+_COLUMNS = ("first name", "second name", "is same")
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoPairs:
+    """Pairs of videos, P of them.
+
+    Attributes:
+      left: the first video of each pair, as `Name/0`.
+      right: the second.
+      is_same: bool [P], whether both show one person.
+      folds: int32 [P], the number of the split.
+    """
+
+    left: tuple[str, ...]
+    right: tuple[str, ...]
+    is_same: np.ndarray
+    folds: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.left)
+
+    @property
+    def videos(self) -> tuple[str, ...]:
+        """Every video that a pair needs, once, sorted."""
+        return tuple(sorted({*self.left, *self.right}))
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoFrames:
+    """Frames of some videos, N of them.
+
+    Attributes:
+      paths: of the frames, video by video, sorted within each.
+      video_of_frame: int64 [N], the place of each frame's video in the list asked for.
+      missing: the videos that have no frames.
+    """
+
+    paths: tuple[Path, ...]
+    video_of_frame: np.ndarray
+    missing: tuple[str, ...]
+
+
+def read_ytf_splits(path: str | os.PathLike[str]) -> VideoPairs:
+    """Reads the list of video pairs.
+
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: no such header, or a line that is not a pair; names the line.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"{path}: expected YouTube Faces' list of splits, found none")
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            lines = [[field.strip() for field in line] for line in csv.reader(file)]
+    except (UnicodeDecodeError, csv.Error):
+        raise ValueError(f"{path}: expected a table in UTF-8, found other bytes") from None
+    header = [name.lower() for name in lines[0]] if lines else []
+    if not set(_COLUMNS) <= set(header):
+        raise ValueError(f"{path}:1: expected columns {', '.join(_COLUMNS)}, found {header}")
+    columns = [0, *(header.index(name) for name in _COLUMNS)]
+    rows = [
+        _parse(line, columns, f"{path}:{number}")
+        for number, line in enumerate(lines[1:], start=2)
+        if any(line)
+    ]
+    if not rows:
+        raise ValueError(f"{path}: expected video pairs below the header, found none")
+    folds, left, right, is_same = zip(*rows, strict=True)
+    return VideoPairs(left, right, np.array(is_same, bool), np.array(folds, np.int32))
+
+
+def find_frames(videos: Sequence[str], directory: str | os.PathLike[str]) -> VideoFrames:
+    """Finds the frames of videos below a folder, every image in `DIRECTORY/Name/0/`.
+
+    Raises:
+      FileNotFoundError: no such folder.
+    """
+    root = Path(directory)
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: expected a folder of videos' frames, found none")
+    paths: list[Path] = []
+    counts = []
+    for video in videos:
+        folder = root / video
+        found = sorted(filter(is_image_path, folder.iterdir())) if folder.is_dir() else []
+        paths += found
+        counts.append(len(found))
+    return VideoFrames(
+        tuple(paths),
+        np.repeat(np.arange(len(videos)), counts),
+        tuple(video for video, count in zip(videos, counts, strict=True) if not count),
+    )
+
+
+def _parse(line: list[str], columns: list[int], where: str) -> tuple[int, str, str, bool]:
+    if len(line) <= max(columns):
+        raise ValueError(f"{where}: expected {max(columns) + 1} fields or more, found {len(line)}")
+    split, left, right, same = (line[column] for column in columns)
+    if not (split.isascii() and split.isdigit() and len(split) < 10):
+        raise ValueError(f"{where}: expected the number of a split first, found {split[:60]!r}")
+    for video in (left, right):
+        parts = video.split("/")
+        if len(parts) != 2 or not all(parts) or set(parts) & {".", ".."} or "\\" in video:
+            raise ValueError(f"{where}: expected a video as Name/0, found {video[:60]!r}")
+    if same not in ("0", "1"):
+        raise ValueError(f"{where}: expected 0 or 1 under 'is same', found {same[:60]!r}")
+    return int(split), left, right, same == "1"

@@ -1,0 +1,190 @@
+"""How sure a number is: bootstrap over people, and McNemar's test between two runs.
+
+Pairs that share a person are not independent: one hard face spoils many of them. So what is drawn
+again is people, not pairs: a draw gives each person a count, how often chance took them, and a
+pair weighs the count of its person, or the product of its two people's counts. A pair of one
+person is a question about that person alone and counts once; a pair of two is one about both.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sphereface_jax.evaluation.pairs import Pairs
+from sphereface_jax.evaluation.roc import area_under_curve, roc_curve
+from sphereface_jax.evaluation.verification import VerificationResult
+
+
+def bootstrap_interval(
+    statistic: Callable[[NDArray[np.float64]], float],
+    left_identities: ArrayLike,
+    right_identities: ArrayLike,
+    *,
+    confidence: float = 0.95,
+    num_draws: int = 1000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """A percentile interval of a statistic of pairs, people drawn again with replacement.
+
+    Args:
+      statistic: from the weights of the pairs [P] to a number, or to NaN where it has no value
+        (no same pair drawn, say); such draws are left out.
+      left_identities: [P] integers or strings, the person on the left of each pair.
+      right_identities: [P], the person on the right.
+      confidence: the share of draws inside the interval, in (0, 1).
+      num_draws: how many draws.
+      seed: of the draws; equal seeds give equal intervals.
+
+    Returns:
+      The lower and the upper end.
+
+    Raises:
+      ValueError: for lists of different lengths, fewer than two people, a confidence or number of
+        draws out of range, or a statistic that is NaN on every draw.
+
+    Example:
+      >>> is_correct = np.array([True, True, False, True])
+      >>> people = ["a", "b", "c", "d"]
+      >>> bootstrap_interval(lambda w: np.average(is_correct, weights=w), people, people)
+      (0.25, 1.0)
+    """
+    left, right = np.asarray(left_identities), np.asarray(right_identities)
+    if left.ndim != 1 or left.shape != right.shape:
+        raise ValueError(
+            f"right_identities: expected shape {list(left.shape)} as left, got {list(right.shape)}"
+        )
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence: expected a share in (0, 1), got {confidence}")
+    if num_draws < 1:
+        raise ValueError(f"num_draws: expected at least 1, got {num_draws}")
+    people, number = np.unique(np.concatenate([left, right]), return_inverse=True)
+    if len(people) < 2:
+        raise ValueError(f"left_identities: expected two people or more, found {len(people)}")
+    left, right = number[: len(left)], number[len(left) :]
+    rng = np.random.default_rng(seed)
+    values = []
+    for _ in range(num_draws):
+        count = np.bincount(rng.integers(len(people), size=len(people)), minlength=len(people))
+        weights = np.where(left == right, count[left], count[left] * count[right])
+        if weights.any():
+            values.append(statistic(weights.astype(np.float64)))
+    values = [value for value in values if not math.isnan(value)]
+    if not values:
+        raise ValueError("statistic: expected a number on some draws, got NaN on all")
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(values, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def verification_intervals(
+    result: VerificationResult,
+    pairs: Pairs,
+    identities: ArrayLike,
+    *,
+    confidence: float = 0.95,
+    num_draws: int = 1000,
+    seed: int = 0,
+) -> dict[str, tuple[float, float]]:
+    """Intervals of a verification result's accuracy and AUC over people.
+
+    The decisions are held as the protocol made them; only who is tested is drawn again.
+
+    Args:
+      result: of a verification protocol.
+      pairs: the list it was measured on.
+      identities: [N] the person on each row of the embeddings.
+      confidence: the share of draws inside an interval.
+      num_draws: how many draws.
+      seed: of the draws.
+
+    Returns:
+      The (low, high) of `accuracy_10_fold` and `auc`, by name.
+
+    Raises:
+      ValueError: as `bootstrap_interval`, and for too few identities.
+    """
+    people = np.asarray(identities)
+    if people.ndim != 1 or len(people) < pairs.num_images:
+        raise ValueError(
+            f"identities: expected shape [N] with N >= {pairs.num_images}, got {list(people.shape)}"
+        )
+
+    def auc(weights: NDArray[np.float64]) -> float:
+        drawn = weights > 0
+        if pairs.is_same[drawn].all() or not pairs.is_same[drawn].any():
+            return math.nan
+        return area_under_curve(roc_curve(result.scores, pairs.is_same, weights=weights))
+
+    statistics: dict[str, Callable[[NDArray[np.float64]], float]] = {
+        "accuracy_10_fold": lambda weights: float(np.average(result.is_correct, weights=weights)),
+        "auc": auc,
+    }
+    return {
+        name: bootstrap_interval(
+            statistic, people[pairs.left], people[pairs.right],
+            confidence=confidence, num_draws=num_draws, seed=seed,
+        )
+        for name, statistic in statistics.items()
+    }  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class McNemarResult:
+    """Whether two runs differ on one list of pairs.
+
+    Attributes:
+      only_first: pairs that the first run alone decides rightly.
+      only_second: pairs that the second alone does.
+      p_value: how likely a split at least as uneven is, were both equally good.
+    """
+
+    only_first: int
+    only_second: int
+    p_value: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as plain numbers."""
+        return dataclasses.asdict(self)
+
+
+def mcnemar(first_is_correct: ArrayLike, second_is_correct: ArrayLike) -> McNemarResult:
+    """McNemar's exact test of two runs on one pair list.
+
+    Pairs that both decide alike say nothing. Of the n others, were the runs equally good, each
+    alone would be right on Binomial(n, 1/2); the p-value is two-sided and exact.
+
+    Args:
+      first_is_correct: [P] booleans, a `VerificationResult.is_correct`.
+      second_is_correct: [P] booleans of the other run, on the same pairs in the same order.
+
+    Returns:
+      A `McNemarResult`.
+
+    Raises:
+      ValueError: for lists of different lengths, or that are not boolean.
+
+    Example:
+      >>> mcnemar([True, True, True, True, False], [False, False, False, True, False])
+      McNemarResult(only_first=3, only_second=0, p_value=0.25)
+
+    References:
+      McNemar, [Note on the sampling error of the difference between correlated proportions or
+      percentages](https://doi.org/10.1007/BF02295996), Psychometrika 1947.
+    """
+    first, second = np.asarray(first_is_correct), np.asarray(second_is_correct)
+    for name, array in (("first_is_correct", first), ("second_is_correct", second)):
+        if array.ndim != 1 or array.dtype != np.bool_:
+            found = f"{array.dtype} {list(array.shape)}"
+            raise ValueError(f"{name}: expected booleans of shape [P], got {found}")
+    if len(first) != len(second):
+        raise ValueError(f"second_is_correct: expected {len(first)} as first, got {len(second)}")
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    num_unlike = only_first + only_second
+    as_uneven = sum(math.comb(num_unlike, k) for k in range(min(only_first, only_second) + 1))
+    # Python divides whole numbers of any size to the nearest float.
+    p_value = min(1.0, 2 * as_uneven / 2**num_unlike)
+    return McNemarResult(only_first, only_second, p_value)
