@@ -5,12 +5,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from sphereface_jax.geometry import safe_norm
 from sphereface_jax.heads.engine import (
     Margin,
     head_dtype,
+    regularization,
     score_others,
     score_targets,
     similarities,
+    updated_state,
 )
 
 Array = jax.Array
@@ -23,14 +26,14 @@ class Scores(NamedTuple):
       target: the target's logits [B].
       others: logits [B, C], −∞ for the target and for rows that are no classes.
       is_label: which of them is the target [B, C].
-      extra: what the regularizer adds to the loss [B].
+      extra: what the regularizer adds to the loss [B], if there is one.
       state: the loss's state, updated.
     """
 
     target: Array
     others: Array
     is_label: Array
-    extra: Array
+    extra: Array | None
     state: Any
 
 
@@ -89,7 +92,7 @@ def dense_loss(
     scores = _score(margin, embeddings, prototypes, labels, num_classes, state, bias)
     accumulated = margin.reduction.accumulate(scores.others)
     loss = margin.weight * margin.reduction.finish(accumulated, scores.target)
-    return loss + scores.extra, scores.state
+    return loss if scores.extra is None else loss + scores.extra, scores.state
 
 
 def _score(
@@ -106,7 +109,9 @@ def _score(
     labels = jnp.asarray(labels, jnp.int32)
     similarity = similarities(margin, embeddings, prototypes)
     cosine_y = _take_label(similarity, labels)
-    examples = score_targets(margin, embeddings, prototypes[labels], labels, cosine_y, state)
+    rows, norms = prototypes[labels], safe_norm(embeddings)
+    state = updated_state(margin, cosine_y, norms, state)
+    examples = score_targets(margin, embeddings, rows, cosine_y, state)
     target, others = examples.logit, score_others(margin, examples, similarity)
     if bias is not None:
         bias = jnp.broadcast_to(jnp.asarray(bias, dtype), others.shape[1:])
@@ -116,7 +121,10 @@ def _score(
     if num_classes < prototypes.shape[0]:
         left_out = is_label | (jnp.arange(prototypes.shape[0]) >= num_classes)
     others = jnp.where(left_out, -jnp.inf, others)
-    return Scores(target, others, is_label, examples.extra, examples.state)
+    extra = None
+    if margin.regularizer is not None:
+        extra = regularization(margin, norms, rows, labels)
+    return Scores(target, others, is_label, extra, state)
 
 
 def _is_label(values: Array, labels: Array) -> Array:

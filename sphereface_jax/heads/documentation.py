@@ -13,6 +13,8 @@ MEANINGS = {
     "annealing_lambda": "λ of at least 0, which mixes the plain cosine in; see `annealed_lambda`.",
     "beyond": "what follows past θ = π − m: 'keep', 'linear' or 'clamp'.",
     "bias": "added to the logits, [C]; none by default.",
+    "class_block": "classes that are looked at together, so that no array [B, C] exists, at the "
+    "price of looking at them twice; None: all.",
     "concentration": "h, how far a norm one deviation from the mean moves the margin.",
     "exponent": "t, the curvature of g.",
     "gradient": "'exact': of the formula. 'detached': of the plain cosine; the margin moves the "

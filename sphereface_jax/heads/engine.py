@@ -3,7 +3,9 @@
 A head takes the cosines [B, C], replaces the target's (and, for a few losses, the others'), scales
 them to logits and reduces over the classes. The reduction runs over the *other* classes first, in
 one block or many, and takes in the target's logit last; so dense, streaming and class-parallel
-heads differ only in how they walk over the blocks.
+heads differ only in how they walk over the blocks. What a block contributes is `accumulate`d, what
+blocks contributed is `merge`d, and `finish` makes the loss of it; `slope` is for heads that look at
+the blocks a second time to find the gradient.
 """
 
 import dataclasses
@@ -20,16 +22,26 @@ Array = jax.Array
 Scalar = float | jax.Array
 
 
+Combine = Callable[[Array], Array]
+
+
 class Reduction(Protocol):
     """How the logits of one example become its loss."""
 
     def accumulate(self, others: Array) -> Any:
         """Reduces logits [B, c] of classes other than the target; −∞ marks a class left out."""
 
+    def merge(self, parts: Any, maximum: Combine, total: Combine) -> Any:
+        """Makes one of accumulated parts, over whatever the two functions combine them."""
+
     def finish(self, accumulated: Any, target: Array) -> Array:
         """Takes in the target's logit [B] and returns the loss [B]."""
 
+    def slope(self, accumulated: Any, target: Array, others: Array) -> Array:
+        """The loss's derivative by logits [B, c] that are among the accumulated."""
 
+
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SoftmaxCrossEntropy:
     """log(1 + Σ_j exp(f_j − f_y)), the sum being over the other classes."""
@@ -40,6 +52,13 @@ class SoftmaxCrossEntropy:
         largest = jax.lax.stop_gradient(jnp.max(others, axis=1, initial=lowest))
         return largest, jnp.sum(jnp.exp(others - largest[:, None]), axis=1)
 
+    def merge(
+        self, parts: tuple[Array, Array], maximum: Combine, total: Combine
+    ) -> tuple[Array, Array]:
+        """Returns the largest of all and the sum of exponentials relative to it."""
+        largest = maximum(parts[0])
+        return largest, total(parts[1] * jnp.exp(parts[0] - largest))
+
     def finish(self, accumulated: tuple[Array, Array], target: Array) -> Array:
         """Returns the cross entropy, to full relative precision however small it is."""
         largest_other, total = accumulated
@@ -47,7 +66,15 @@ class SoftmaxCrossEntropy:
         others = total * jnp.exp(largest_other - largest)
         return jnp.log1p(jnp.expm1(target - largest) + others) + (largest - target)
 
+    def slope(self, accumulated: tuple[Array, Array], target: Array, others: Array) -> Array:
+        """Returns the classes' probabilities."""
+        largest_other, total = accumulated
+        largest = jnp.maximum(largest_other, target)
+        normalizer = jnp.exp(target - largest) + total * jnp.exp(largest_other - largest)
+        return jnp.exp(others - largest[:, None]) * (1 / normalizer)[:, None]
 
+
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BinaryCrossEntropy:
     """α softplus(−f_y) + (1 − α) Σ_j softplus(f_j), the sum being over the other classes."""
@@ -58,11 +85,22 @@ class BinaryCrossEntropy:
         """Returns the sum of the other classes' losses."""
         return jnp.sum(jax.nn.softplus(others), axis=1)
 
+    def merge(self, parts: Array, maximum: Combine, total: Combine) -> Array:
+        """Returns the sum of the parts."""
+        del maximum
+        return total(parts)
+
     def finish(self, accumulated: Array, target: Array) -> Array:
         """Returns the weighted sum of binary cross entropies."""
         return self.alpha * jax.nn.softplus(-target) + (1 - self.alpha) * accumulated
 
+    def slope(self, accumulated: Array, target: Array, others: Array) -> Array:
+        """Returns the weighted probabilities of the classes."""
+        del accumulated, target
+        return (1 - self.alpha) * jax.nn.sigmoid(others)
 
+
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Margin:
     """What one loss is to the engine, its hyper-parameters bound.
@@ -101,14 +139,12 @@ class Examples(NamedTuple):
       cosine: cosine with the target's prototype [B].
       scale: what the cosines are multiplied by [B].
       logit: the target's logit [B], without bias.
-      extra: what the regularizer adds to the loss [B].
       state: the loss's state, updated.
     """
 
     cosine: Array
     scale: Array
     logit: Array
-    extra: Array
     state: Any
 
 
@@ -147,30 +183,54 @@ def _projected_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array
     return _projected(*primals), *tangents
 
 
+def own_similarities(margin: Margin, embeddings: Array, target_prototypes: Array) -> Array:
+    """Similarity of every embedding with the prototype (or prototypes) of its own class [B]."""
+
+    def own(embedding: Array, prototype: Array) -> Array:
+        return similarities(margin, embedding[None], prototype[None])[0, 0]
+
+    return jax.vmap(own)(embeddings, target_prototypes)
+
+
+def updated_state(margin: Margin, cosine_y: Array, norms: Array, state: Any) -> Any:
+    """The state that a batch is scored with, from that of the batch before.
+
+    Args:
+      margin: the margin.
+      cosine_y: similarity of every example of the batch with its own class [B].
+      norms: the embeddings' lengths [B].
+      state: the loss's state.
+
+    Returns:
+      The state, updated.
+    """
+    if margin.update is None:
+        return state
+    return margin.update(*jax.lax.stop_gradient((cosine_y, norms, state)))
+
+
+def regularization(margin: Margin, norms: Array, target_prototypes: Array, labels: Array) -> Array:
+    """What the margin's regularizer adds to the loss of every example of the batch [B]."""
+    assert margin.regularizer is not None
+    return jnp.broadcast_to(margin.regularizer(norms, target_prototypes, labels), norms.shape)
+
+
 def score_targets(
-    margin: Margin,
-    embeddings: Array,
-    target_prototypes: Array,
-    labels: Array,
-    cosine_y: Array,
-    state: Any,
+    margin: Margin, embeddings: Array, target_prototypes: Array, cosine_y: Array, state: Any
 ) -> Examples:
     """The target's logit and what the other classes need to know.
 
     Args:
       margin: the margin.
       embeddings: [B, D].
-      target_prototypes: the prototype of every example's class [B, D].
-      labels: [B].
+      target_prototypes: the prototype of every example's class [B, D]; the gradient depends on it.
       cosine_y: similarity with it [B].
-      state: the loss's state.
+      state: the loss's state, updated.
 
     Returns:
       The examples' quantities.
     """
     norms = safe_norm(embeddings)
-    if margin.update is not None:
-        state = margin.update(*jax.lax.stop_gradient((cosine_y, norms, state)))
     target = margin.target(cosine_y, norms, state)
     chex.assert_equal_shape((target, cosine_y))
     scale = norms if margin.scale is None else jnp.full_like(norms, margin.scale)
@@ -179,10 +239,7 @@ def score_targets(
     else:
         logit = _with_gradient_of(scale * cosine_y, scale * target, True)
         logit += _prescribed_gradient(margin, embeddings, target_prototypes, cosine_y, norms)
-    extra = jnp.zeros_like(norms)
-    if margin.regularizer is not None:
-        extra += margin.regularizer(norms, target_prototypes, labels)
-    return Examples(cosine_y, scale, logit, extra, state)
+    return Examples(cosine_y, scale, logit, state)
 
 
 def score_others(margin: Margin, examples: Examples, similarity: Array) -> Array:

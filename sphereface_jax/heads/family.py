@@ -8,6 +8,7 @@ beside the formula that uses it.
 import dataclasses
 import functools
 import inspect
+import numbers
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ from sphereface_jax import _checks
 from sphereface_jax.heads.dense import dense_logits, dense_loss
 from sphereface_jax.heads.documentation import docstring
 from sphereface_jax.heads.engine import Margin, Reduction, SoftmaxCrossEntropy
+from sphereface_jax.heads.streaming import streaming_loss
 
 
 def _keyword_defaults(*functions: Callable | None) -> dict[str, Any]:
@@ -34,7 +36,7 @@ def _bind(function: Callable | None, values: Mapping[str, Any]) -> Any:
     """The function with its keyword-only parameters given."""
     if function is None:
         return None
-    return functools.partial(
+    return jax.tree_util.Partial(
         function, **{name: values[name] for name in _keyword_defaults(function)}
     )
 
@@ -152,7 +154,7 @@ class Loss:
     @functools.cached_property
     def loss(self) -> Callable[..., Any]:
         """The public function (embeddings, prototypes, labels, *, ...) -> [B]."""
-        return _public_function(self, "loss", dense_loss, self.hyperparameters)
+        return _public_function(self, "loss", _reduce, self.hyperparameters, class_block=None)
 
     @functools.cached_property
     def logits(self) -> Callable[..., Any]:
@@ -165,13 +167,24 @@ class Loss:
         return self.loss, self.logits
 
 
-def _signature(row: Loss, hyperparameters: Mapping[str, Any]) -> inspect.Signature:
+def _reduce(*args: Any, class_block: int | None, **kwargs: Any) -> tuple[jax.Array, Any]:
+    """The loss by the head that the caller chose."""
+    if class_block is None:
+        return dense_loss(*args, **kwargs)
+    is_count = isinstance(class_block, numbers.Integral) and class_block >= 1
+    _checks.require(is_count, "class_block", "None or an integer of at least 1", class_block)
+    return streaming_loss(*args, class_block=int(class_block), **kwargs)
+
+
+def _signature(
+    row: Loss, hyperparameters: Mapping[str, Any], head_options: Mapping[str, Any]
+) -> inspect.Signature:
     keywords = dict(hyperparameters)
     if row.class_bias:
         keywords["bias"] = None
     if row.start is not None:
         keywords["state"] = inspect.Parameter.empty
-    keywords |= {"gradient": "exact", "num_classes": None}
+    keywords |= {"gradient": "exact", "num_classes": None, **head_options}
     tensors = ("embeddings", "prototypes", "labels")
     positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
     return inspect.Signature(
@@ -184,10 +197,14 @@ def _signature(row: Loss, hyperparameters: Mapping[str, Any]) -> inspect.Signatu
 
 
 def _public_function(
-    row: Loss, kind: str, head: Callable, hyperparameters: Mapping[str, Any]
+    row: Loss,
+    kind: str,
+    head: Callable,
+    hyperparameters: Mapping[str, Any],
+    **head_options: Any,
 ) -> Callable[..., Any]:
     name = f"{row.name}_{kind}"
-    signature = _signature(row, hyperparameters)
+    signature = _signature(row, hyperparameters, head_options)
 
     def function(*args: Any, **kwargs: Any) -> Any:
         try:
@@ -195,7 +212,8 @@ def _public_function(
         except TypeError as error:
             raise TypeError(f"{name}(): {error}") from None
         bound.apply_defaults()
-        return _apply(row, head, **bound.arguments)
+        options = {option: bound.arguments.pop(option) for option in head_options}
+        return _apply(row, functools.partial(head, **options), **bound.arguments)
 
     function.__name__ = function.__qualname__ = name
     function.__module__ = "sphereface_jax.losses"

@@ -1,0 +1,226 @@
+"""The streaming head gives the dense head's numbers, and holds no array of the classes' size."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+from cases import (
+    CASES,
+    LABELS,
+    STATES,
+    assert_close,
+    evaluate,
+    initial_state,
+    oracle_arguments,
+    problem,
+)
+
+import sphereface_jax
+from sphereface_jax import LOSSES
+from sphereface_jax.heads import streaming
+from sphereface_jax.heads.dense import dense_loss
+from sphereface_jax.heads.engine import Margin
+from sphereface_jax.heads.streaming import streaming_loss
+
+EVERY_LOSS = pytest.mark.parametrize("name", LOSSES)
+
+
+def assert_equal_results(results, expected, relative=1e-5):
+    for value, other, what in zip(
+        results, expected, ["losses", "by embeddings", "by prototypes"], strict=True
+    ):
+        assert value.dtype == other.dtype
+        assert_close(value, np.asarray(other, np.float64), relative, what)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_streaming_equals_dense(case):
+    name, options = CASES[case]
+    data = problem(name)
+    expected = evaluate(name, options, data.x, data.prototypes)
+    results = evaluate(name, options | {"class_block": 4}, data.x, data.prototypes)
+    assert_equal_results(results, expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "class_block"), list(zip(LOSSES, itertools.cycle([1, 5]), strict=False))
+)
+def test_any_block_will_do(name, class_block):
+    data = problem(name, seed=1)
+    expected = evaluate(name, {}, data.x, data.prototypes)
+    results = evaluate(name, {"class_block": class_block}, data.x, data.prototypes)
+    assert_equal_results(results, expected)
+
+
+def test_a_block_may_exceed_the_classes():
+    data = problem("arcface")
+    results = evaluate("arcface", {"class_block": 1000}, data.x, data.prototypes)
+    assert_equal_results(results, evaluate("arcface", {}, data.x, data.prototypes))
+
+
+@pytest.mark.parametrize("class_block", [0, -1, 2.5, "many"])
+def test_a_block_is_a_number_of_classes(class_block):
+    data = problem("arcface")
+    with pytest.raises(ValueError, match="class_block: expected None or an integer of at least 1"):
+        sphereface_jax.arcface_loss(data.x, data.prototypes, LABELS, class_block=class_block)
+
+
+@pytest.mark.parametrize(
+    ("name", "gradient"),
+    [(name, gradient) for name, row in LOSSES.items() for gradient in row.gradients[1:]],
+)
+def test_every_gradient_mode_streams(name, gradient):
+    data = problem(name)
+    options = {"gradient": gradient}
+    expected = evaluate(name, options, data.x, data.prototypes)
+    results = evaluate(name, options | {"class_block": 4}, data.x, data.prototypes)
+    assert_equal_results(results, expected)
+
+
+@EVERY_LOSS
+def test_bfloat16_is_accumulated_in_float32(name):
+    data = problem(name, jnp.bfloat16)
+    results = evaluate(name, {"class_block": 4}, data.x, data.prototypes)
+    assert [result.dtype for result in results] == [jnp.float32, jnp.bfloat16, jnp.bfloat16]
+    arguments = oracle_arguments(name, data)
+    assert_close(results[0], reference.losses(*arguments), 1e-6, "losses")
+    gradients = reference.gradients(*arguments)
+    assert_close(results[1], gradients[0], 2**-8, "by embeddings")
+    # A row is rounded twice: with what its class has as one of the others, and as a target.
+    assert_close(results[2], gradients[1], 2**-7, "by prototypes")
+
+
+@pytest.mark.parametrize("case", ["softmax-bias", "sphereface2", "subcenter_arcface"])
+def test_rows_past_num_classes_never_take_part(case):
+    name, options = CASES[case]
+    data = problem(name)
+    padded = jnp.pad(data.prototypes, [(0, 3)] + [(0, 0)] * (data.prototypes.ndim - 1))
+    padded = padded.at[6].set(100)
+    if "bias" in options:
+        options = {"bias": np.append(options["bias"], [7, 7, 7])}
+    options = options | {"num_classes": 6}
+    expected = evaluate(name, options, data.x, padded)
+    results = evaluate(name, options | {"class_block": 4}, data.x, padded)
+    assert_equal_results(results, expected)
+    assert np.all(results[2][6:] == 0)
+
+
+def gradients_by_the_rest(name, options, arrays, class_block):
+    """Gradients by state, bias and hyper-parameters; and the state that comes out."""
+    data = problem(name)
+
+    def total(arrays):
+        result = LOSSES[name].loss(
+            data.x,
+            data.prototypes,
+            jnp.asarray(LABELS),
+            class_block=class_block,
+            **options,
+            **arrays,
+        )
+        losses, state = result if LOSSES[name].start else (result, None)
+        leaves = jax.tree.leaves(state)
+        return jnp.vdot(losses, jnp.arange(8.0)) + 3 * sum(leaf.sum() for leaf in leaves), state
+
+    return jax.jit(jax.grad(total, has_aux=True))(arrays)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "arrays"),
+    [
+        ("softmax", {}, {"bias": jnp.linspace(-1, 1, 6)}),
+        ("sphereface", {"margin": 3}, {"annealing_lambda": jnp.float32(2)}),
+        ("sphereface_plus", {}, {"mhe_weight": jnp.float32(0.2)}),
+        ("sphereface2", {}, {"alpha": jnp.float32(0.6), "loss_weight": jnp.float32(3)}),
+        ("cosface", {}, {"scale": jnp.float32(20), "margin": jnp.float32(0.3)}),
+        ("curricularface", {}, {"rate": jnp.float32(0.1)}),
+        ("magface", {}, {"norm_weight": jnp.float32(3), "upper_margin": jnp.float32(0.7)}),
+        ("adaface", {}, {"rate": jnp.float32(0.1)}),
+    ],
+)
+def test_whatever_has_a_gradient_has_the_same(name, options, arrays):
+    arrays = initial_state(name) | arrays
+    expected = gradients_by_the_rest(name, options, arrays, None)
+    results = gradients_by_the_rest(name, options, arrays, 4)
+    largest = max(float(jnp.max(jnp.abs(leaf))) for leaf in jax.tree.leaves(expected[0]))
+    assert largest > 0
+    jax.tree.map(
+        lambda one, other: np.testing.assert_allclose(one, other, rtol=2e-5, atol=1e-6 * largest),
+        results,
+        expected,
+    )
+
+
+@pytest.mark.parametrize("name", ["sphereface", "curricularface"])
+def test_streaming_under_vmap_over_seeds_and_remat(name):
+    first, second = problem(name, seed=0), problem(name, seed=1)
+
+    @jax.checkpoint
+    def total(x, prototypes):
+        result = LOSSES[name].loss(
+            x, prototypes, jnp.asarray(LABELS), class_block=4, **initial_state(name)
+        )
+        losses = result[0] if LOSSES[name].start else result
+        return losses.sum(), losses
+
+    function = jax.jit(jax.vmap(jax.value_and_grad(total, (0, 1), has_aux=True)))
+    x = jnp.stack([first.x, second.x])
+    prototypes = jnp.stack([first.prototypes, second.prototypes])
+    (_, losses), (by_x, by_prototypes) = function(x, prototypes)
+    for i, data in enumerate([first, second]):
+        expected = evaluate(name, {}, data.x, data.prototypes)
+        assert_equal_results((losses[i], by_x[i], by_prototypes[i]), expected)
+
+
+def test_a_margin_of_one_s_own_streams():
+    data = problem("arcface")
+    margin = Margin(
+        target=lambda cosine_y, norms, state: cosine_y / 2 - 0.01 * norms + state,
+        negatives=lambda cosine, cosine_y, state: cosine + state * cosine_y,
+        update=lambda cosine_y, norms, state: state + norms.mean() / 100,
+        scale=10.0,
+        weight=3.0,
+        regularizer=lambda norms, target_prototypes, labels: target_prototypes[:, 0] + labels,
+    )
+
+    def total(x, prototypes, head):
+        losses, state = head(margin, x, prototypes, LABELS, num_classes=6, state=jnp.float32(0.5))
+        return losses.sum() + state
+
+    value_and_grad = functools.partial(jax.value_and_grad, argnums=(0, 1))
+    value, gradient = value_and_grad(total)(data.x, data.prototypes, dense_loss)
+    head = functools.partial(streaming_loss, class_block=4)
+    result, slopes = value_and_grad(total)(data.x, data.prototypes, head)
+    np.testing.assert_allclose(result, value, rtol=1e-6)
+    jax.tree.map(lambda one, other: assert_close(one, np.asarray(other), 1e-5), slopes, gradient)
+
+
+def test_another_batch_compiles_nothing():
+    data = problem("arcface")
+    loss = functools.partial(sphereface_jax.arcface_loss, class_block=5)
+    loss(data.x, data.prototypes, LABELS)
+    compiled = streaming._compiled_loss._cache_size()
+    loss(2 * data.x, data.prototypes, LABELS[::-1].copy())
+    assert streaming._compiled_loss._cache_size() == compiled
+
+
+@pytest.mark.parametrize("name", ["sphereface", "sphereface2", "curricularface"])
+def test_temporaries_are_a_small_part_of_the_prototypes(name):
+    classes, batch, width = 500_000, 128, 512
+    state = {} if name not in STATES else {"state": LOSSES[name].init_state(classes)}
+
+    def mean(x, prototypes, labels):
+        result = LOSSES[name].loss(x, prototypes, labels, class_block=4096, **state)
+        return (result[0] if LOSSES[name].start else result).mean()
+
+    shapes = [(batch, width), (classes, width)]
+    arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    labels = jax.ShapeDtypeStruct((batch,), jnp.int32)
+    compiled = jax.jit(jax.grad(mean, (0, 1))).lower(*arguments, labels).compile()
+    prototypes_and_gradient = 2 * classes * width * 4
+    temporaries = compiled.memory_analysis().temp_size_in_bytes
+    assert 0 < temporaries < 0.15 * prototypes_and_gradient
