@@ -112,7 +112,7 @@ def _compiled(name, static, signature):
 def evaluate(name, options, x, prototypes, labels=LABELS):
     """Losses [B], and the gradients of their sum by embeddings and by prototypes."""
     options = initial_state(name) | options
-    arrays = {key: value for key, value in options.items() if hasattr(value, "shape")}
+    arrays = {key: value for key, value in options.items() if hasattr(value, "dtype")}
     if "state" in options:
         arrays["state"] = options["state"]
     static = tuple((key, value) for key, value in options.items() if key not in arrays)
@@ -136,4 +136,44 @@ def assert_close(value, expected, relative, message=""):
         rtol=0,
         atol=relative * np.max(np.abs(expected)),
         err_msg=message,
+    )
+
+
+# Losses with hyper-parameters that are arrays, which have gradients as state and bias have.
+REST = [
+    ("softmax", {"bias": np.linspace(-1, 1, 6)}),
+    ("sphereface", {"annealing_lambda": 2.0}),
+    ("sphereface_plus", {"mhe_weight": 0.2}),
+    ("sphereface2", {"alpha": 0.6, "loss_weight": 3.0}),
+    ("cosface", {"scale": 20.0, "margin": 0.3}),
+    ("curricularface", {"rate": 0.1}),
+    ("magface", {"norm_weight": 3.0, "upper_margin": 0.7}),
+    ("adaface", {"rate": 0.1}),
+]
+
+
+def gradients_by_the_rest(name, arrays, **head_options):
+    """Gradients of a weighted sum of losses and state, by state, bias and hyper-parameters."""
+    data = problem(name)
+
+    def total(arrays):
+        result = LOSSES[name].loss(
+            data.x, data.prototypes, jnp.asarray(LABELS), **head_options, **arrays
+        )
+        losses, state = result if LOSSES[name].start else (result, None)
+        leaves = jax.tree.leaves(state)
+        return jnp.vdot(losses, jnp.arange(8.0)) + 3 * sum(leaf.sum() for leaf in leaves), state
+
+    arrays = initial_state(name) | jax.tree.map(jnp.float32, arrays)
+    return jax.jit(jax.grad(total, has_aux=True))(arrays)
+
+
+def assert_equal_trees(results, expected):
+    """Every entry of every leaf is within a fraction of the largest, which is not zero."""
+    largest = max(float(jnp.max(jnp.abs(leaf))) for leaf in jax.tree.leaves(expected[0]))
+    assert largest > 0
+    jax.tree.map(
+        lambda one, other: np.testing.assert_allclose(one, other, rtol=2e-5, atol=1e-6 * largest),
+        results,
+        expected,
     )

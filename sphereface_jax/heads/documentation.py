@@ -26,6 +26,8 @@ MEANINGS = {
     "m2": "added to the angle, in radians.",
     "m3": "subtracted from the cosine.",
     "margin": "m, in radians where it is added to an angle.",
+    "mesh": "devices over which prototypes are cut along axis 'model' and examples along 'data'; "
+    "None: that of `jax.set_mesh`, if it has an axis 'model'.",
     "mhe_weight": "λ_MHE, weight of the regularizer.",
     "norm_weight": "λ_g, weight of the regularizer.",
     "num_classes": "rows of prototypes from here on are no classes: they never take part and get "

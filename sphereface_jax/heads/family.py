@@ -15,6 +15,7 @@ from typing import Any
 import jax
 
 from sphereface_jax import _checks
+from sphereface_jax.heads.class_parallel import AnyMesh, class_parallel_loss, context_mesh
 from sphereface_jax.heads.dense import dense_logits, dense_loss
 from sphereface_jax.heads.documentation import docstring
 from sphereface_jax.heads.engine import Margin, Reduction, SoftmaxCrossEntropy
@@ -154,7 +155,9 @@ class Loss:
     @functools.cached_property
     def loss(self) -> Callable[..., Any]:
         """The public function (embeddings, prototypes, labels, *, ...) -> [B]."""
-        return _public_function(self, "loss", _reduce, self.hyperparameters, class_block=None)
+        return _public_function(
+            self, "loss", _reduce, self.hyperparameters, class_block=None, mesh=None
+        )
 
     @functools.cached_property
     def logits(self) -> Callable[..., Any]:
@@ -167,13 +170,19 @@ class Loss:
         return self.loss, self.logits
 
 
-def _reduce(*args: Any, class_block: int | None, **kwargs: Any) -> tuple[jax.Array, Any]:
+def _reduce(
+    *args: Any, class_block: int | None, mesh: AnyMesh | None, **kwargs: Any
+) -> tuple[jax.Array, Any]:
     """The loss by the head that the caller chose."""
-    if class_block is None:
-        return dense_loss(*args, **kwargs)
-    is_count = isinstance(class_block, numbers.Integral) and class_block >= 1
-    _checks.require(is_count, "class_block", "None or an integer of at least 1", class_block)
-    return streaming_loss(*args, class_block=int(class_block), **kwargs)
+    if class_block is not None:
+        is_count = isinstance(class_block, numbers.Integral) and class_block >= 1
+        _checks.require(is_count, "class_block", "None or an integer of at least 1", class_block)
+    mesh = mesh or context_mesh()
+    if mesh is not None:
+        return class_parallel_loss(*args, mesh=mesh, class_block=class_block, **kwargs)
+    if class_block is not None:
+        return streaming_loss(*args, class_block=class_block, **kwargs)
+    return dense_loss(*args, **kwargs)
 
 
 def _signature(

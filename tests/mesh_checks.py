@@ -1,0 +1,166 @@
+"""What `test_class_parallel` and `test_sampling` ask of several devices; see `on_devices`."""
+
+import re
+from collections import Counter
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from cases import (
+    CASES,
+    LABELS,
+    REST,
+    assert_close,
+    assert_equal_trees,
+    evaluate,
+    gradients_by_the_rest,
+    initial_state,
+    problem,
+)
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from sphereface_jax import LOSSES, arcface_loss
+
+
+def make_mesh(data, model, axis_type=AxisType.Auto):
+    devices = jax.devices()[: data * model]
+    axis_types = (axis_type,) * 2
+    return jax.make_mesh((data, model), ("data", "model"), axis_types=axis_types, devices=devices)
+
+
+def _assert_equals_dense(mesh, name, options, **head_options):
+    data = problem(name)
+    expected = evaluate(name, options, data.x, data.prototypes)
+    results = evaluate(name, options | head_options | {"mesh": mesh}, data.x, data.prototypes)
+    for value, other in zip(results, expected, strict=True):
+        assert_close(value, np.asarray(other, np.float64), 1e-5, f"{name} {options} {head_options}")
+
+
+def every_loss_equals_dense(data, model):
+    """With six classes, which no mesh of four or eight cuts evenly."""
+    mesh = make_mesh(data, model)
+    for i, name in enumerate(LOSSES):
+        _assert_equals_dense(mesh, name, {}, class_block=[None, 1, 2][i % 3])
+    _assert_equals_dense(mesh, *CASES["softmax-bias"])
+
+
+def every_gradient_mode_equals_dense(data, model):
+    mesh = make_mesh(data, model)
+    for name in ["sphereface", "sphereface_plus"]:
+        _assert_equals_dense(mesh, name, {"gradient": "caffe"})
+    for name in ["sphereface", "sphereface2", "curricularface"]:
+        _assert_equals_dense(mesh, name, {"gradient": "detached"})
+
+
+def whatever_has_a_gradient_has_the_same(data, model):
+    mesh = make_mesh(data, model)
+    for name, arrays in REST:
+        results = gradients_by_the_rest(name, arrays, mesh=mesh)
+        assert_equal_trees(results, gradients_by_the_rest(name, arrays))
+
+
+def rows_past_num_classes_never_take_part(data, model):
+    """Of 16 rows 6 are classes, so that some devices have none."""
+    mesh = make_mesh(data, model)
+    for name in ["arcface", "sphereface2", "subcenter_arcface"]:
+        problem_of = problem(name)
+        padding = [(0, 10)] + [(0, 0)] * (problem_of.prototypes.ndim - 1)
+        padded = jnp.pad(problem_of.prototypes, padding, constant_values=100)
+        expected = evaluate(name, {}, problem_of.x, problem_of.prototypes)
+        options = {"num_classes": 6, "mesh": mesh, "class_block": 3}
+        results = evaluate(name, options, problem_of.x, padded)
+        assert np.all(results[2][6:] == 0)
+        results = *results[:2], results[2][:6]
+        for value, other in zip(results, expected, strict=True):
+            assert_close(value, np.asarray(other, np.float64), 1e-5, name)
+
+
+def the_mesh_may_come_from_the_context(axis_type):
+    """Whether axes are automatic or explicit, arrays cut beforehand or not, jitted or not."""
+    data = problem("arcface")
+    expected = evaluate("arcface", {}, data.x, data.prototypes)[1:]
+    padded = jnp.pad(data.prototypes, ((0, 2), (0, 0)))
+    mesh = make_mesh(2, 4, AxisType[axis_type])
+
+    def total(x, prototypes):
+        return arcface_loss(x, prototypes, jnp.asarray(LABELS), num_classes=6).sum()
+
+    with jax.set_mesh(mesh):
+        cut = (
+            jax.device_put(data.x, NamedSharding(mesh, P("data"))),
+            jax.device_put(padded, NamedSharding(mesh, P("model"))),
+        )
+        gradient = jax.grad(total, (0, 1))
+        assert gradient(*cut)[1].sharding.spec[0] == "model"
+        for function in [gradient, jax.jit(gradient)]:
+            for arguments in [(data.x, padded), cut]:
+                by_x, by_prototypes = function(*arguments)
+                assert_close(by_x, np.asarray(expected[0]), 1e-5)
+                assert_close(np.asarray(by_prototypes)[:6], np.asarray(expected[1]), 1e-5)
+
+
+def _compile(name, mesh, classes, batch, width, class_block=64):
+    """A step of training, everything cut as it stays."""
+    row = LOSSES[name]
+
+    def mean(x, prototypes, labels, state):
+        result = row.loss(x, prototypes, labels, class_block=class_block, mesh=mesh, **state)
+        losses, state = result if row.start else (result, {})
+        return losses.mean(), state
+
+    def array(shape, spec, dtype=jnp.float32):
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, spec))
+
+    arguments = (
+        array((batch, width), P("data")),
+        array((classes, width), P("model")),
+        array((batch,), P("data"), jnp.int32),
+        jax.tree.map(lambda leaf: array((), P(), leaf.dtype), initial_state(name)),
+    )
+    step = jax.value_and_grad(mean, (0, 1), has_aux=True)
+    where = None, (arguments[0].sharding, arguments[1].sharding)
+    return jax.jit(step, out_shardings=where).lower(*arguments).compile()
+
+
+_COLLECTIVE = re.compile(
+    r"= (.*?) (all-reduce|all-gather|all-to-all|reduce-scatter|collective-\w+)(?:-start)?\("
+)
+
+
+def print_collectives(name, data, model):
+    """One line a tensor that travels: what is done, its shape, how often."""
+    batch, width = 8 * data, 32
+    compiled = _compile(name, make_mesh(data, model), 128 * model, batch, width)
+    found = Counter()
+    for shapes, operation in _COLLECTIVE.findall(compiled.as_text()):
+        for shape in re.findall(r"\w+\[([\d,]*)\]", shapes):
+            found[f"{operation} [{shape}]"] += 1
+    for line, count in sorted(found.items()):
+        print(f"{line} {count}")
+
+
+def print_bytes_of_a_device():
+    for devices in [1, 2, 4, 8]:
+        mesh = make_mesh(1, devices)
+        memory = _compile("sphereface", mesh, 64_000, 16, 64, 512).memory_analysis()
+        print(
+            memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
+        )
+
+
+def vmaps_over_seeds():
+    mesh = make_mesh(2, 4)
+    problems = [problem("cosface", seed=seed) for seed in range(2)]
+
+    def total(x, prototypes):
+        losses = LOSSES["cosface"].loss(x, prototypes, jnp.asarray(LABELS), mesh=mesh)
+        return losses.sum()
+
+    by_x, by_prototypes = jax.jit(jax.vmap(jax.grad(total, (0, 1))))(
+        jnp.stack([data.x for data in problems]), jnp.stack([data.prototypes for data in problems])
+    )
+    for i, data in enumerate(problems):
+        expected = evaluate("cosface", {}, data.x, data.prototypes)
+        assert_close(by_x[i], np.asarray(expected[1]), 1e-5)
+        assert_close(by_prototypes[i], np.asarray(expected[2]), 1e-5)

@@ -1,0 +1,101 @@
+"""The class-parallel head gives the dense head's numbers on every mesh, and sends little."""
+
+import collections
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import LABELS, assert_close, evaluate, problem
+from on_devices import run_on_devices
+
+from sphereface_jax import arcface_loss
+
+MESHES = pytest.mark.parametrize(("data", "model"), [(2, 4), (4, 2), (1, 8)])
+
+
+@MESHES
+def test_every_loss_equals_dense(data, model):
+    run_on_devices("every_loss_equals_dense", data, model)
+
+
+@pytest.mark.parametrize("name", ["sphereface", "sphereface_plus", "adaface"])
+def test_one_device_is_a_mesh_too(name):
+    data, mesh = problem(name), jax.make_mesh((1, 1), ("data", "model"))
+    expected = evaluate(name, {}, data.x, data.prototypes)
+    results = evaluate(name, {"mesh": mesh, "class_block": 5}, data.x, data.prototypes)
+    for value, other in zip(results, expected, strict=True):
+        assert_close(value, np.asarray(other, np.float64), 1e-5)
+
+
+def test_every_gradient_mode_equals_dense():
+    run_on_devices("every_gradient_mode_equals_dense", 2, 4)
+
+
+def test_whatever_has_a_gradient_has_the_same():
+    run_on_devices("whatever_has_a_gradient_has_the_same", 2, 4)
+
+
+def test_rows_past_num_classes_never_take_part():
+    run_on_devices("rows_past_num_classes_never_take_part", 1, 8)
+
+
+@pytest.mark.parametrize("axis_type", ["Auto", "Explicit"])
+def test_the_mesh_may_come_from_the_context(axis_type):
+    run_on_devices("the_mesh_may_come_from_the_context", axis_type)
+
+
+def test_class_parallel_under_vmap_over_seeds():
+    run_on_devices("vmaps_over_seeds")
+
+
+# 8 examples and 128 classes a device, 32 numbers an embedding
+WHAT_TRAVELS = {
+    "arcface": {"all-reduce [8]": 3},  # target cosine, maximum, sum
+    "sphereface2": {"all-reduce [8]": 3},  # target cosine, its bias, sum
+    "curricularface": {"all-reduce [8]": 3, "all-gather [16]": 1},  # cosines of the batch
+    "adaface": {"all-reduce [8]": 3, "all-gather [16]": 1},  # norms of the batch
+    "sphereface_plus": {
+        "all-reduce [8]": 3,
+        "all-reduce [8,32]": 1,
+        "all-gather [16,32]": 1,
+        "all-gather [16]": 1,
+    },  # the batch's prototypes and labels
+}
+
+
+@pytest.mark.parametrize("name", WHAT_TRAVELS)
+def test_only_what_must_travels(name):
+    printed = run_on_devices("print_collectives", name, 2, 4).splitlines()
+    found = {line.rsplit(" ", 1)[0]: int(line.rsplit(" ", 1)[1]) for line in printed}
+    expected = collections.Counter(WHAT_TRAVELS[name])
+    # the mean loss, the gradient by embeddings and that by prototypes
+    expected.update({"all-reduce []": 1, "all-reduce [8,32]": 1, "all-reduce [128,32]": 1})
+    assert found == expected
+
+
+def test_a_device_s_memory_falls_with_their_number():
+    one, *others = map(int, run_on_devices("print_bytes_of_a_device").split())
+    for devices, size in zip([2, 4, 8], others, strict=True):
+        assert one / devices < size < 1.15 * one / devices
+
+
+def test_a_batch_that_cannot_be_cut_is_refused():
+    data = problem("arcface")
+    mesh = jax.sharding.AbstractMesh((3, 1), ("data", "model"))
+    with pytest.raises(ValueError, match="embeddings: expected a batch that 3 devices"):
+        arcface_loss(data.x, data.prototypes, LABELS, mesh=mesh)
+
+
+def test_a_mesh_of_other_axes_is_refused():
+    data, mesh = problem("arcface"), jax.make_mesh((1,), ("batch",))
+    with pytest.raises(ValueError, match="mesh: expected an axis 'model' or 'data'"):
+        arcface_loss(data.x, data.prototypes, LABELS, mesh=mesh)
+
+
+def test_another_mesh_in_the_context_changes_nothing():
+    data = problem("arcface")
+    expected = arcface_loss(data.x, data.prototypes, jnp.asarray(LABELS))
+    with jax.set_mesh(jax.make_mesh((1,), ("batch",))):
+        losses = arcface_loss(data.x, data.prototypes, jnp.asarray(LABELS))
+    np.testing.assert_array_equal(losses, expected)
