@@ -53,8 +53,8 @@ def quickstart_config(out: Path, *, seed: int) -> TrainConfig:
         ),
         model=ModelConfig(name="spherenet4", embedding_dim=128, channels=(32, 64, 128, 256)),
         loss=LossConfig(name="sphereface", margin=4),
-        optimizer=OptimizerConfig(learning_rate=0.15, schedule="cosine"),
-        steps=700,
+        optimizer=OptimizerConfig(learning_rate=0.1, schedule="cosine", clip_norm=5.0),
+        steps=900,
         batch_size=128,
         seed=seed,
     )
