@@ -226,7 +226,7 @@ class _TrainingChunks:
         labels = np.empty(len(local), np.int32)
         for row in range(len(local)):
             record, example = self._read(first + row)
-            images[row] = _transformed(self._transform, example, draws[row], self._source, record)
+            _transform(self._transform, example, draws[row], images[row], self._source, record)
             labels[row] = example["label"]
         return {"image": images, "label": labels}
 
@@ -264,19 +264,20 @@ class _OrderedChunks:
         images = np.zeros((self._batch_size, *self._transform.size, 3), np.uint8)
         for row, record in enumerate(records):
             example = self._source[record]
-            images[row] = _transformed(self._transform, example, None, self._source, record)
+            _transform(self._transform, example, None, images[row], self._source, record)
         return {"image": images, "valid": np.arange(self._batch_size) < len(records)}
 
 
-def _transformed(
+def _transform(
     transform: FaceTransform,
     example: dict[str, Any],
     draws: Sequence[float] | None,
+    out: np.ndarray,
     source: ImageSequence,
     record: int,
-) -> np.ndarray:
+) -> None:
     try:
-        return transform(example["image"], draws)
+        transform(example["image"], draws, out)
     except WrongImageSize as error:
         raise WrongImageSize(f"{source.describe(record)}: {error}") from None
 
