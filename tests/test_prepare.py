@@ -108,7 +108,7 @@ def test_an_interrupted_call_goes_on(folder: ImageFolder, tmp_path: Path) -> Non
 def test_what_cannot_be_used_is_left_out_and_listed(folder: ImageFolder, tmp_path: Path) -> None:
     torn = [Path(folder.describe(i)) for i in (0, 3, 4)]  # bob's two, so nobody is left of him
     for path in torn:
-        path.write_bytes(path.read_bytes()[:100])
+        path.write_bytes(path.read_bytes()[:-200])
     summary = prepare(folder, tmp_path / "out", described_as=FROM)
     assert (summary.images, summary.identities) == (6, 2)
     assert [name for name, _ in summary.skipped] == [str(path) for path in torn]
