@@ -41,7 +41,7 @@ from sphereface_jax.training.reporting import counting
 from sphereface_jax.training.run_folder import read_json, read_records, write_json
 from sphereface_jax.training.trainer import make_trainer
 
-STRANGERS, VIEWS, PAIRS_PER_FOLD = 300, 8, 600
+STRANGERS, FIRST_STRANGER, VIEWS, PAIRS_PER_FOLD = 300, 2_000_000, 8, 600
 
 
 def quickstart_config(out: Path, *, seed: int) -> TrainConfig:
@@ -98,7 +98,7 @@ def _score(config: TrainConfig, console: Console) -> dict[str, Any]:
         VIEWS,
         seed=config.seed,
         image_size=config.data.image_size,
-        first_identity=config.data.synthetic_identities,
+        first_identity=FIRST_STRANGER,
     )
     left, right, is_same, folds = verification_pairs(
         strangers.labels, pairs_per_fold=PAIRS_PER_FOLD, seed=config.seed

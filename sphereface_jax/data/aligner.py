@@ -87,6 +87,24 @@ def open_aligner(
     return FaceAligner(size, detector=MtcnnDetector(), points_from="mtcnn")
 
 
+def face_aligner(size: tuple[int, int] = (112, 112), landmarks: Path | None = None) -> FaceAligner:
+    """Returns an aligner by a landmark file, or by MTCNN where there is none.
+
+    Args:
+      size: (112, 112) or (112, 96).
+      landmarks: a file of five points an image.
+
+    Raises:
+      FileNotFoundError: no such file, or the detector's extra is not installed.
+      ValueError: the file holds no landmarks.
+    """
+    if landmarks is not None:
+        return FaceAligner(size, landmarks=read_landmarks(landmarks))
+    from sphereface_jax.data.mtcnn import MtcnnDetector
+
+    return FaceAligner(size, detector=MtcnnDetector())
+
+
 class AlignedImages:
     """A view of images through an aligner, for embedding: an `ImageSequence`."""
 
