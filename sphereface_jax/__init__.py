@@ -1,4 +1,9 @@
-"""Angular-margin learning of face embeddings in JAX."""
+"""Angular-margin learning of face embeddings in JAX.
+
+This module holds what is light: the losses (`sphereface_loss`, `arcface_loss`, ...; the table of
+them is `LOSSES`), the schedules of λ and the learning rate, and the geometry beneath. Models, data,
+training and evaluation are in the subpackages of their names.
+"""
 
 from sphereface_jax.geometry import cosine, monotone_psi, normalize, safe_norm
 from sphereface_jax.losses import (

@@ -160,6 +160,7 @@ def require_hyperparameter(argument: str, value: Any, default: Any) -> None:
     else:
         is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
         require(is_number and value >= 0, argument, "a number of at least 0", repr(value))
+        require(value > 0 or argument != "scale", argument, "a number above 0", repr(value))
 
 
 def require_like(argument: str, value: Any, pattern: Any) -> None:

@@ -81,16 +81,21 @@ def evaluate(
 
 
 @app.command
-def embed(run: Positional[Path], directory: Positional[Path], *, out: Path) -> None:
+def embed(
+    run: Positional[Path], directory: Positional[Path], *, out: Path, align: bool = False
+) -> None:
     """Write the embeddings of every image under a folder to an .npz file.
 
     Args:
       run: folder of the run.
       directory: folder of images, at any depth.
       out: the file; it must not exist yet.
+      align: detect and align each face first.
     """
+    from sphereface_jax.data.aligner import face_aligner
+    from sphereface_jax.data.images import find_image_paths
     from sphereface_jax.data.vectors import FaceVectors, save_vectors
-    from sphereface_jax.embedder import FaceEmbedder, find_faces
+    from sphereface_jax.embedder import FaceEmbedder
     from sphereface_jax.training.reporting import counting
 
     if out.exists():
@@ -98,12 +103,10 @@ def embed(run: Positional[Path], directory: Positional[Path], *, out: Path) -> N
             f"{out}: expected a file that does not exist yet; delete it or name another"
         )
     if not out.parent.is_dir():
-        raise FileNotFoundError(
-            f"{out.parent}: expected a folder to write {out.name} into, found none"
-        )
+        raise FileNotFoundError(f"{out.parent}: expected a folder for --out, found none")
     console = Console(soft_wrap=True)
-    paths = find_faces(directory)
-    embedder = FaceEmbedder.from_run(run)
+    paths = find_image_paths(directory)
+    embedder = FaceEmbedder.from_run(run, aligner=face_aligner() if align else None)
     with counting(console, "embedding", "images", len(paths)) as advance:
         vectors = embedder.embed_paths(paths, advance=advance)
     names = [path.relative_to(directory).as_posix() for path in paths]
@@ -113,17 +116,98 @@ def embed(run: Positional[Path], directory: Positional[Path], *, out: Path) -> N
 
 
 @app.command
-def compare(run: Positional[Path], first: Positional[Path], second: Positional[Path]) -> None:
+def compare(
+    run: Positional[Path],
+    first: Positional[Path],
+    second: Positional[Path],
+    *,
+    align: bool = False,
+) -> None:
     """Say how alike two faces are, and whether they are one person.
 
     Args:
       run: folder of the run.
-      first: an aligned face.
+      first: a face, aligned unless --align.
       second: another.
+      align: detect and align each face first.
     """
     from sphereface_jax.evaluate import compare_faces
 
-    compare_faces(run, first, second, console=Console(soft_wrap=True))
+    compare_faces(run, first, second, align=align, console=Console(soft_wrap=True))
+
+
+@app.command
+def align(
+    source: Positional[Path],
+    *,
+    out: Path,
+    landmarks: Path | None = None,
+    image_size: tuple[int, int] = (112, 112),
+) -> None:
+    """Cut aligned faces out of every image under a folder, into the same names elsewhere.
+
+    Args:
+      source: folder of photographs, at any depth.
+      out: folder of the aligned faces; a second call goes on where the first one stopped.
+      landmarks: a file of five points an image; without it a detector finds them.
+      image_size: 112 112 or 112 96.
+    """
+    from sphereface_jax.data.aligner import align_folder, face_aligner
+    from sphereface_jax.data.images import find_image_paths
+    from sphereface_jax.training.reporting import counting
+
+    console = Console(soft_wrap=True)
+    aligner = face_aligner(image_size, landmarks)
+    with counting(console, "aligning", "images", len(find_image_paths(source))) as advance:
+        summary = align_folder(source, out, aligner, advance=advance)
+    listed = f" (listed in {out / 'skipped.tsv'})" if summary.skipped else ""
+    console.print(
+        f"{out}: {summary.aligned:,} aligned now, {summary.kept:,} before, "
+        f"{len(summary.skipped):,} skipped{listed}",
+        highlight=False,
+    )
+
+
+@app.command
+def prepare(
+    source: Positional[str],
+    *,
+    out: Path,
+    name: str = "face_folder",
+    split: str = "train",
+    without: tuple[str, ...] = (),
+    align: bool = False,
+    landmarks: Path | None = None,
+    check_overlap: str | None = None,
+) -> None:
+    """Write any set of faces as a TFDS data set of ArrayRecord files.
+
+    Args:
+      source: a folder of identities, an archive, a RecordIO set, a list file or a data set's name.
+      out: TFDS's data folder; a second call goes on where the first one stopped.
+      name: of the data set.
+      split: of the data set.
+      without: names of identities to leave out.
+      align: detect and align each face first.
+      landmarks: align by this file of five points an image.
+      check_overlap: an evaluation set to look for in this one.
+    """
+    from sphereface_jax.prepare import check_overlap as report_overlap
+    from sphereface_jax.prepare import prepare_faces
+
+    console = Console(soft_wrap=True)
+    prepare_faces(
+        source,
+        out,
+        name=name,
+        split=split,
+        without=without,
+        align=align,
+        landmarks=landmarks,
+        console=console,
+    )
+    if check_overlap is not None:
+        report_overlap(source, check_overlap, out, console=console)
 
 
 def main(args: Sequence[str] | None = None) -> None:

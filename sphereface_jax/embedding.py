@@ -19,10 +19,10 @@ def embed(
     """Returns the embeddings of images and of their mirror images, float32 [B, 2, D].
 
     Args:
-        graph: the network's static part, of `nnx.split`.
-        params: its weights.
-        model_state: its other variables.
-        images: uint8 [B, H, W, 3], cropped and in the network's colour order.
+      graph: the network's static part, of `nnx.split`.
+      params: its weights.
+      model_state: its other variables.
+      images: uint8 [B, H, W, 3], cropped and in the network's colour order.
     """
     model = nnx.merge(graph, params, model_state)
     both = jnp.stack([images, images[:, :, ::-1]], axis=1)
@@ -44,14 +44,14 @@ def embed_images(
     device works on this one.
 
     Args:
-        apply: images uint8 [B, H, W, 3] to embeddings [B, 2, D], as `embed` does.
-        source: the images.
-        transform: crop and colour order.
-        batch_size: images at a time.
-        advance: called with the number of images done since the last call.
+      apply: images uint8 [B, H, W, 3] to embeddings [B, 2, D], as `embed` does.
+      source: the images.
+      transform: crop and colour order.
+      batch_size: images at a time.
+      advance: called with the number of images done since the last call.
 
     Raises:
-        ValueError: an image cannot be read or has the wrong size; it is named.
+      ValueError: an image cannot be read or has the wrong size; it is named.
     """
     done: list[np.ndarray] = []
     waiting: tuple[jax.Array, np.ndarray] | None = None

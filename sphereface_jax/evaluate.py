@@ -10,6 +10,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from sphereface_jax.data.aligner import face_aligner
 from sphereface_jax.data.pairs import NamedPairs, find_images, read_pairs
 from sphereface_jax.data.vectors import FaceVectors, load_vectors
 from sphereface_jax.embedder import FaceEmbedder
@@ -159,14 +160,15 @@ def read_calibration(run: Path) -> dict[str, Any] | None:
     return read_json(path) if path.is_file() else None
 
 
-def compare_faces(run: Path, first: Path, second: Path, *, console: Console) -> None:
+def compare_faces(run: Path, first: Path, second: Path, *, align: bool, console: Console) -> None:
     """Prints cosine, angle, and same or different at the run's operating point.
 
     Raises:
       FileNotFoundError: there is no run.
       ValueError: an image cannot be read or has the wrong size; it is named.
     """
-    features = FaceEmbedder.from_run(run).embed_paths([first, second]).features()
+    embedder = FaceEmbedder.from_run(run, aligner=face_aligner() if align else None)
+    features = embedder.embed_paths([first, second]).features()
     left, right = features.astype(np.float64)
     cosine = float(np.clip(left @ right / np.linalg.norm(left) / np.linalg.norm(right), -1, 1))
     line = f"cosine {cosine:.4f}, angle {np.degrees(np.arccos(cosine)):.1f}°"

@@ -61,21 +61,19 @@ def inner_products(vectors: Array, prototypes: Array) -> Array:
     return jnp.tensordot(vectors, prototypes, axes=(-1, -1), precision=jax.lax.Precision.HIGHEST)
 
 
-def cosine(vectors: Array, prototypes: Array, lengths: Array | None = None) -> Array:
+def cosine(vectors: Array, prototypes: Array) -> Array:
     """Cosines between every vector and every prototype.
 
     Args:
       vectors: [B, D].
       prototypes: [..., D].
-      lengths: lengths [...] of the prototypes; computed by default.
 
     Returns:
       Cosines [B, ...], up to rounding in [−1, 1]; zero, with gradient zero, where either vector is.
     """
     # Scaling the products' columns spares a normalised copy of the prototypes.
-    if lengths is None:
-        lengths = safe_norm(prototypes)
-    return inner_products(normalize(vectors), prototypes) / _divisor(lengths)
+    products = inner_products(normalize(vectors), prototypes)
+    return products / _divisor(safe_norm(prototypes))
 
 
 def safe_arccos(cosine: Array) -> Array:

@@ -64,9 +64,10 @@ def sphereface2_bias_init(
     gap = target - other
     odds = alpha / ((1 - alpha) * (num_classes - 1))
     root = jnp.sqrt((1 - odds) ** 2 + 4 * odds * jnp.exp(gap))
-    # With few classes odds > 1, and 1 − odds + root would cancel.
-    few = jnp.log(4 * odds) + gap - jnp.log(root + odds - 1)
-    return jnp.log(2 * odds) - other - jnp.where(odds > 1, few, jnp.log(1 - odds + root))
+    # With few classes z > 1 and 1 − z + √ cancels; (1 − z + √)(z − 1 + √) = 4z exp(a_y − a_j).
+    log_sum = jnp.log(jnp.abs(1 - odds) + root)
+    log_sum = jnp.where(odds > 1, jnp.log(4 * odds) + gap - log_sum, log_sum)
+    return jnp.log(2 * odds) - other - log_sum
 
 
 def mhe_regularizer(prototypes: Array, labels: Array, *, num_classes: int | None = None) -> Array:

@@ -41,7 +41,7 @@ from sphereface_jax.training.reporting import counting
 from sphereface_jax.training.run_folder import read_json, read_records, write_json
 from sphereface_jax.training.trainer import make_trainer
 
-STRANGERS, VIEWS, PAIRS_PER_FOLD = 300, 8, 600
+STRANGERS, FIRST_STRANGER, VIEWS, PAIRS_PER_FOLD = 300, 2_000_000, 8, 600
 
 
 def quickstart_config(out: Path, *, seed: int) -> TrainConfig:
@@ -49,12 +49,12 @@ def quickstart_config(out: Path, *, seed: int) -> TrainConfig:
     return TrainConfig(
         out=out,
         data=DataConfig(
-            train="synthetic", image_size=(56, 48), synthetic_identities=1000, synthetic_views=50
+            train="synthetic", image_size=(56, 48), synthetic_identities=1000, synthetic_views=120
         ),
         model=ModelConfig(name="spherenet4", embedding_dim=128, channels=(32, 64, 128, 256)),
         loss=LossConfig(name="sphereface", margin=4),
-        optimizer=OptimizerConfig(learning_rate=0.05, warmup_steps=50),
-        steps=700,
+        optimizer=OptimizerConfig(learning_rate=0.1, schedule="cosine", clip_norm=5.0),
+        steps=900,
         batch_size=128,
         seed=seed,
     )
@@ -98,7 +98,7 @@ def _score(config: TrainConfig, console: Console) -> dict[str, Any]:
         VIEWS,
         seed=config.seed,
         image_size=config.data.image_size,
-        first_identity=config.data.synthetic_identities,
+        first_identity=FIRST_STRANGER,
     )
     left, right, is_same, folds = verification_pairs(
         strangers.labels, pairs_per_fold=PAIRS_PER_FOLD, seed=config.seed

@@ -96,7 +96,8 @@ def test_shapes_are_checked_under_jit_and_values_are_not():
 def test_numpy_arrays_and_small_integers_are_welcome():
     expected = sphereface_loss(X, PROTOTYPES, LABELS)
     labels = np.asarray(LABELS, np.uint8)
-    value = sphereface_loss(np.asarray(X), np.asarray(PROTOTYPES), labels, margin=np.int64(4))
+    x, prototypes = np.asarray(X, np.float64), np.asarray(PROTOTYPES, np.float64)
+    value = sphereface_loss(x, prototypes, labels, margin=np.int64(4))
     np.testing.assert_array_equal(value, expected)
 
 

@@ -3,6 +3,7 @@
 import doctest
 import functools
 import inspect
+import pickle
 
 import chex
 import jax
@@ -97,7 +98,6 @@ def test_detached_loss_has_the_gradient_of_the_plain_cosine(name):
 @pytest.mark.parametrize(("margin", "lam"), [(1, 0.0), (2, 0.0), (3, 0.7), (4, 0.0), (4, 5.0)])
 def test_caffe_loss_has_the_authors_layer_s_gradient(margin, lam):
     data = problem("sphereface")
-    data = as_problem(data.x, jnp.asarray(reference.unit(data.prototypes64), jnp.float32))
     options = {"margin": margin, "annealing_lambda": lam}
     losses = reference.losses(*oracle_arguments("sphereface", data), **options)
     gradients = reference.caffe_gradients(data.x64, data.prototypes64, LABELS, margin, lam)
@@ -424,6 +424,7 @@ def test_a_row_s_functions_are_exported_and_documented(name):
         assert list(parameters)[:3] == ["embeddings", "prototypes", "labels"]
         for parameter in parameters:
             assert f"  {parameter}: " in function.__doc__
+        assert pickle.loads(pickle.dumps(function)) is function
     assert ("state" in inspect.signature(row.loss).parameters) == (name in STATES)
 
 

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from faces_on_disk import make_folder
 from rich.console import Console
 from tiny_run import as_flags, tiny_config
 
@@ -128,6 +129,27 @@ def test_a_torn_last_line_is_left_out_and_cut(tmp_path: Path) -> None:
         assert len(read_records(run.metrics)) == 3
         run.cut_back(2)
         assert run.metrics.read_text() == '{"step": 1}\n{"step": 2}\n'
+
+
+def test_a_run_killed_before_its_result_was_written_writes_it(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path / "run", steps=4)
+    record = train(config, console=quiet())
+    (config.out / "result.json").unlink()
+    assert train(config, console=quiet()) == record
+    assert json.loads((config.out / "result.json").read_text()) == record
+
+
+def test_unreadable_images_are_replaced_and_counted(tmp_path: Path) -> None:
+    people = make_folder(tmp_path / "people", {"Ann": 4, "Bob": 4})
+    (people / "Bob" / "0000.png").write_bytes(b"")
+    config = tiny_config(tmp_path / "run", steps=4)
+    data = dataclasses.replace(config.data, train=str(people), resize=True)
+    with pytest.raises(ValueError, match=r"Bob.0000\.png"):
+        train(dataclasses.replace(config, data=data), console=quiet())
+    skipping = dataclasses.replace(data, on_error="skip")
+    console = quiet()
+    train(dataclasses.replace(config, out=tmp_path / "skips", data=skipping), console=console)
+    assert "unreadable images were replaced" in said(console)
 
 
 def test_nan_stops_the_run_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:

@@ -138,10 +138,13 @@ def _zip_members(path: Path) -> Iterator[Member]:
             entries = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error) as error:
         raise ValueError(f"{path}: damaged or cut short ({error})") from None
+    size = path.stat().st_size
     for entry in entries:
         name = f"{path}:{entry.filename}"
         if (entry.external_attr >> 16) & 0o170000 == 0o120000:
             raise ValueError(f"{name}: expected images in folders, found a link")
+        if not entry.filename:
+            raise ValueError(f"{name}: expected a name, found none; the archive is damaged")
         _check_inside(entry.filename, name)
         if entry.filename.endswith(".rec"):
             raise ValueError(f"{name}: a RecordIO file; unzip the archive and name its folder")
@@ -153,6 +156,8 @@ def _zip_members(path: Path) -> Iterator[Member]:
             raise ValueError(
                 f"{name}: expected to be stored or deflated, found method {entry.compress_type}"
             )
+        if not 0 <= entry.header_offset < size:
+            raise ValueError(f"{name}: damaged or cut short")
         yield Member(entry.filename, entry.header_offset, entry.compress_size, entry.compress_type)
 
 

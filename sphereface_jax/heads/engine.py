@@ -79,7 +79,7 @@ class Margin:
       detached: whether the gradient is that of the plain cosine; the value keeps the margin.
       target_gradient: (cosine_y, norms) -> coefficients (a, b) of the gradient a·w + b·x of the
         target's logit by the embedding x, in place of the true one. The gradient by the
-        prototypes is then that of the plain logits, with rows taken to be of unit length.
+        prototypes is then (∂loss/∂logits)ᵀx, rows taken to be of unit length.
     """
 
     target: Callable[[Array, Array, Any], Array]
@@ -114,7 +114,7 @@ class Examples(NamedTuple):
 
 def head_dtype(*arrays: Array) -> jnp.dtype:
     """float32, or float64 where an input is: what the head computes in."""
-    return jnp.result_type(jnp.float32, *(array.dtype for array in arrays))
+    return jnp.result_type(jnp.float32, *arrays)
 
 
 def similarities(margin: Margin, embeddings: Array, prototypes: Array) -> Array:
@@ -130,11 +130,21 @@ def similarities(margin: Margin, embeddings: Array, prototypes: Array) -> Array:
     """
     if not margin.normalized:
         return inner_products(embeddings, prototypes)
-    lengths = safe_norm(prototypes)
     if margin.target_gradient is not None:
-        lengths = jax.lax.stop_gradient(lengths)
-    similarity = cosine(embeddings, prototypes, lengths)
+        return inner_products(normalize(embeddings), _projected(prototypes))
+    similarity = cosine(embeddings, prototypes)
     return similarity if prototypes.ndim == 2 else jnp.max(similarity, axis=-1)
+
+
+@jax.custom_jvp
+def _projected(prototypes: Array) -> Array:
+    """Rows of unit length with the gradient that they would have if they were so already."""
+    return normalize(prototypes)
+
+
+@_projected.defjvp
+def _projected_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    return _projected(*primals), *tangents
 
 
 def score_targets(

@@ -198,6 +198,7 @@ def _public_function(
         return _apply(row, head, **bound.arguments)
 
     function.__name__ = function.__qualname__ = name
+    function.__module__ = "sphereface_jax.losses"
     function.__signature__ = signature  # type: ignore[attr-defined]
     function.__doc__ = docstring(row, kind, signature)
     return function

@@ -12,9 +12,9 @@ embedding, without activation: its length is the scale of the angular softmax.
 Depth counts convolutions: 4 + 2 × (units), so that SphereNet-20 has 20 and one linear layer.
 
 References:
-    Liu et al., SphereFace: Deep Hypersphere Embedding for Face Recognition, CVPR 2017.
-    https://arxiv.org/abs/1704.08063
-    Initialisers and biases from the authors' Caffe model, sphereface_model.prototxt.
+  Liu et al., SphereFace: Deep Hypersphere Embedding for Face Recognition, CVPR 2017.
+  https://arxiv.org/abs/1704.08063
+  Initialisers and biases from the authors' Caffe model, sphereface_model.prototxt.
 """
 
 import functools
@@ -126,22 +126,23 @@ class SphereNet(nnx.Module):
     """Maps face images [B, H, W, 3] to embeddings [B, embedding_dim].
 
     Args:
-        depth: 4, 10, 20, 36 or 64.
-        embedding_dim: the length of an embedding, 512 in the paper.
-        image_size: height and width in pixels, (112, 96) in the paper.
-        channels: of the four stages; smaller ones make a smaller network for tests and tutorials.
-        dtype: of the computation; parameters are float32 and embeddings come back as float32.
-        rngs: the keys of the initialisers.
+      depth: 4, 10, 20, 36 or 64.
+      embedding_dim: the length of an embedding, 512 in the paper.
+      image_size: height and width in pixels, (112, 96) in the paper.
+      channels: of the four stages; smaller ones make a smaller network for tests and tutorials.
+      dtype: of the computation; parameters are float32 and embeddings come back as float32.
+      rngs: the keys of the initialisers.
 
     Raises:
-        ValueError: the depth is none of those of the paper.
+      ValueError: the depth is none of those of the paper.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> from flax import nnx
-        >>> model = SphereNet(4, image_size=(32, 32), channels=(4, 4, 8, 8), rngs=nnx.Rngs(0))
-        >>> model(jnp.zeros([2, 32, 32, 3])).shape
-        (2, 512)
+      >>> import jax.numpy as jnp
+      >>> from flax import nnx
+      >>> small = {"image_size": (32, 32), "channels": (4, 4, 8, 8)}
+      >>> model = nnx.jit(lambda: SphereNet(4, **small, rngs=nnx.Rngs(0)))()
+      >>> nnx.jit(SphereNet.__call__)(model, jnp.zeros([2, 32, 32, 3])).shape
+      (2, 512)
     """
 
     def __init__(

@@ -28,8 +28,8 @@ class Checkpoints:
     """The checkpoints of one run.
 
     Args:
-        folder: where they are.
-        keep: how many of the newest stay; None for reading only.
+      folder: where they are.
+      keep: how many of the newest stay; None for reading only.
     """
 
     def __init__(self, folder: Path, *, keep: int | None = None):
@@ -74,10 +74,10 @@ class Checkpoints:
         """Restores the newest state.
 
         Args:
-            like: a state of jax.ShapeDtypeStruct, whose shardings say where each leaf goes.
+          like: a state of jax.ShapeDtypeStruct, whose shardings say where each leaf goes.
 
         Raises:
-            FileNotFoundError: there is none.
+          FileNotFoundError: there is none.
         """
         weights, training = _split(like)
         items = ocp.args.Composite(

@@ -189,7 +189,7 @@ def from_dict(cls: type[Config], values: dict[str, Any], *, where: str = "config
     """Builds a config from the dictionary of `to_dict`.
 
     Raises:
-        ValueError: a field is unknown, which happens when the file is from another version.
+      ValueError: a field is unknown, which happens when the file is from another version.
     """
     hints = typing.get_type_hints(cls)
     unknown = sorted(set(values) - set(hints))

@@ -27,8 +27,8 @@ def open_training_data(config: TrainConfig) -> tuple[FaceSource, FaceSource | No
     """Returns the faces to train on, and those of the identities that are held out, if any.
 
     Raises:
-        FileNotFoundError: there is nothing of that name.
-        ValueError: it is no set of faces, or has too few identities.
+      FileNotFoundError: there is nothing of that name.
+      ValueError: it is no set of faces, or has too few identities.
     """
     synthetic: dict[str, Any] = {}
     if config.data.train == "synthetic":

@@ -26,7 +26,7 @@ from sphereface_jax.training.input import face_transform, open_training_data
 from sphereface_jax.training.optimizer import make_schedule
 from sphereface_jax.training.partition import shard_batch
 from sphereface_jax.training.reporting import Reporter, Stopwatch
-from sphereface_jax.training.run_folder import RunFolder, read_json, write_json
+from sphereface_jax.training.run_folder import RunFolder, read_json, read_records, write_json
 from sphereface_jax.training.saved_run import start_from
 from sphereface_jax.training.state import TrainState
 from sphereface_jax.training.trainer import Trainer, make_trainer
@@ -53,17 +53,17 @@ def train(
     """Trains a run to its last step, going on from its newest checkpoint if there is one.
 
     Args:
-        config: of the run.
-        tx: an optimiser that takes the place of the config's.
-        console: where to report; the terminal by default.
+      config: of the run.
+      tx: an optimiser that takes the place of the config's.
+      console: where to report; the terminal by default.
 
     Returns:
-        The metrics of the last step, which result.json holds too.
+      The metrics of the last step, which result.json holds too.
 
     Raises:
-        ValueError: the config, the data or the run's folder is not as it must be.
-        NonFiniteLossError: the loss stopped being a number; the last good checkpoint stays.
-        Interrupted: SIGTERM or Ctrl-C; the state was saved.
+      ValueError: the config, the data or the run's folder is not as it must be.
+      NonFiniteLossError: the loss stopped being a number; the last good checkpoint stays.
+      Interrupted: SIGTERM or Ctrl-C; the state was saved.
     """
     console = console or Console()
     run = RunFolder(config)
@@ -147,8 +147,10 @@ class _Loop:
             process_count=jax.process_count(),
         )
         watch = Stopwatch()
-        record: dict[str, Any] = {}
+        logged = read_records(self.reporter.run.metrics)
+        record: dict[str, Any] = logged[-1] if logged else {}
         pending: tuple[int, dict[str, jax.Array]] | None = None
+        skipped = 0
         with catch_signals() as caught:
             for step in range(start + 1, config.steps + 1):
                 with watch.waiting():
@@ -171,6 +173,9 @@ class _Loop:
                     self._validate(step, state)
                 if saves:
                     self._save(step, state)
+                if pipeline.skipped > skipped:
+                    skipped = pipeline.skipped
+                    self.reporter.warn(f"{skipped} unreadable images were replaced so far")
                 if stop:
                     self.checkpoints.wait()
                     assert caught.signum is not None

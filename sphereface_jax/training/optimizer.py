@@ -9,7 +9,7 @@ gathered before it is not scaled down with it. Biases learn at twice the rate an
 PReLU slopes and prototypes decay like every weight.
 
 References:
-    SphereFace's sphereface_solver.prototxt and sphereface_model.prototxt; Caffe's sgd_solver.cpp.
+  SphereFace's sphereface_solver.prototxt and sphereface_model.prototxt; Caffe's sgd_solver.cpp.
 """
 
 from collections.abc import Callable
@@ -92,7 +92,7 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
     """Returns the transformation for the network's weights, or for the prototypes.
 
     Raises:
-        ValueError: there is no optimiser of that name.
+      ValueError: there is no optimiser of that name.
     """
     if config.name not in OPTIMIZERS:
         raise ValueError(

@@ -18,7 +18,7 @@ def make_mesh(config: MeshConfig, *, batch_size: int) -> Mesh:
     """Lays all devices out as data × model.
 
     Raises:
-        ValueError: the devices cannot be laid out so, or the batch cannot be cut evenly.
+      ValueError: the devices cannot be laid out so, or the batch cannot be cut evenly.
     """
     devices = jax.device_count()
     data = devices // config.model if config.data == -1 else config.data

@@ -38,7 +38,7 @@ def read_json(path: Path) -> Any:
     """Reads JSON.
 
     Raises:
-        ValueError: the file is no JSON.
+      ValueError: the file is no JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -50,7 +50,7 @@ def read_config(run: Path) -> TrainConfig:
     """Reads the config of a run.
 
     Raises:
-        FileNotFoundError: the folder holds no run.
+      FileNotFoundError: the folder holds no run.
     """
     path = run / "config.json"
     if not path.is_file():
@@ -87,7 +87,7 @@ class RunFolder:
     The lock is the kernel's (flock), so that a killed process never leaves it behind.
 
     Raises:
-        ValueError: another process trains there, or the folder holds a run of another config.
+      ValueError: another process trains there, or the folder holds a run of another config.
     """
 
     def __init__(self, config: TrainConfig):

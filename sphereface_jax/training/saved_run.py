@@ -24,14 +24,14 @@ class SavedRun:
     """The newest weights of a run.
 
     Attributes:
-        path: the run's folder.
-        config: its config.
-        step: updates done.
-        num_classes: identities it learnt.
-        graph: the network's static part.
-        params: its weights; the moving average where the run kept one.
-        model_state: its other variables.
-        prototypes: [C rounded up to a multiple of 256, D].
+      path: the run's folder.
+      config: its config.
+      step: updates done.
+      num_classes: identities it learnt.
+      graph: the network's static part.
+      params: its weights; the moving average where the run kept one.
+      model_state: its other variables.
+      prototypes: [C rounded up to a multiple of 256, D].
     """
 
     path: Path
@@ -48,8 +48,8 @@ def load_run(path: Path) -> SavedRun:
     """Reads the newest checkpoint of a run, on whatever devices there are.
 
     Raises:
-        FileNotFoundError: the folder holds no run, or the run has no checkpoint yet.
-        ValueError: config.json is damaged.
+      FileNotFoundError: the folder holds no run, or the run has no checkpoint yet.
+      ValueError: config.json is damaged.
     """
     config = read_config(path)
     with Checkpoints(path / "checkpoints") as checkpoints:
@@ -81,8 +81,8 @@ def start_from(state: TrainState, config: TrainConfig, num_classes: int) -> tupl
     classes they stay as they were initialised.
 
     Raises:
-        FileNotFoundError: there is no run, or no checkpoint in it.
-        ValueError: that run's network has other shapes than this one's.
+      FileNotFoundError: there is no run, or no checkpoint in it.
+      ValueError: that run's network has other shapes than this one's.
     """
     assert config.init_from is not None
     saved = load_run(config.init_from)

@@ -23,16 +23,16 @@ class TrainState:
     """The state of a run after `step` updates.
 
     Attributes:
-        step: int32 [], updates done.
-        params: the network's trained weights.
-        model_state: the network's other variables, such as batch statistics.
-        prototypes: float32 [C rounded up to a multiple of 256, D], one row a class; the rows past
-            the last class are zero and stay so.
-        loss_state: what the loss carries from step to step; None for most.
-        opt_state: of the optimiser, by the name of the field that it updates.
-        ema_params: moving average of params, or None.
-        rng: uint32 [2], the key of the run's random choices on the device; never changes, each
-            step folds its number in.
+      step: int32 [], updates done.
+      params: the network's trained weights.
+      model_state: the network's other variables, such as batch statistics.
+      prototypes: float32 [C rounded up to a multiple of 256, D], one row a class; the rows past
+        the last class are zero and stay so.
+      loss_state: what the loss carries from step to step; None for most.
+      opt_state: of the optimiser, by the name of the field that it updates.
+      ema_params: moving average of params, or None.
+      rng: uint32 [2], the key of the run's random choices on the device; never changes, each
+        step folds its number in.
     """
 
     step: jax.Array
@@ -54,7 +54,7 @@ def make_model(config: ModelConfig, image_size: tuple[int, int], *, rngs: nnx.Rn
     """Builds the backbone that a config names.
 
     Raises:
-        ValueError: there is no backbone of that name.
+      ValueError: there is no backbone of that name.
     """
     if config.name not in MODELS:
         raise ValueError(f"model.name: expected one of {', '.join(MODELS)}, got {config.name!r}")

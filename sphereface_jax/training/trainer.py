@@ -22,13 +22,13 @@ class Trainer:
     """What a run is made of besides its state.
 
     Attributes:
-        config: of the run.
-        mesh: of the devices.
-        graph: the network's static part.
-        objective: the loss.
-        init: returns the state before the first step.
-        step: the compiled update.
-        like: the state's shapes and shardings.
+      config: of the run.
+      mesh: of the devices.
+      graph: the network's static part.
+      objective: the loss.
+      init: returns the state before the first step.
+      step: the compiled update.
+      like: the state's shapes and shardings.
     """
 
     config: TrainConfig
@@ -75,12 +75,12 @@ def make_trainer(
     """Builds the parts of a run: nothing is computed and no file is touched.
 
     Args:
-        config: of the run.
-        num_classes: identities to learn.
-        tx: an optimiser that takes the place of the config's.
+      config: of the run.
+      num_classes: identities to learn.
+      tx: an optimiser that takes the place of the config's.
 
     Raises:
-        ValueError: a name or a number in the config is not one that can be built.
+      ValueError: a name or a number in the config is not one that can be built.
     """
     mesh = make_mesh(config.mesh, batch_size=config.batch_size)
     objective = Objective(config.loss, num_classes)

@@ -24,12 +24,12 @@ class Validator:
     Ten folds, or fewer where there are not eight people for each.
 
     Args:
-        source: faces of the held-out identities.
-        config: of the run; its seed draws the pairs.
-        graph: the network's static part.
+      source: faces of the held-out identities.
+      config: of the run; its seed draws the pairs.
+      graph: the network's static part.
 
     Raises:
-        ValueError: there are too few identities or images to draw the pairs from.
+      ValueError: there are too few identities or images to draw the pairs from.
     """
 
     def __init__(self, source: FaceSource, config: TrainConfig, graph: nnx.GraphDef):
