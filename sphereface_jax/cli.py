@@ -13,6 +13,7 @@ import tyro
 from rich.console import Console
 from tyro.conf import Positional, arg
 
+from sphereface_jax.evaluate_options import EvaluateOptions
 from sphereface_jax.training.config import TrainConfig
 
 app = tyro.extras.SubcommandApp()
@@ -46,38 +47,15 @@ def train(config: Annotated[TrainConfig, arg(name="")]) -> None:
 
 
 @app.command
-def evaluate(
-    run: Positional[Path | None] = None,
-    *,
-    pairs: Path,
-    images: Path | None = None,
-    embeddings: Path | None = None,
-    protocol: tuple[str, ...] = (),
-    json: Path | None = None,
-    allow_missing: bool = False,
-) -> None:
-    """Score a run, or stored embeddings, on a list of pairs in LFW's format.
+def evaluate(options: Annotated[EvaluateOptions, arg(name="")]) -> None:
+    """Score a run, or stored embeddings, by every protocol that the lists allow.
 
-    Args:
-      run: folder of the run; with --images.
-      pairs: the list of pairs.
-      images: folder of the pairs' images, <Name>/<Name>_0001.jpg.
-      embeddings: an .npz file of embeddings, in place of a run and images.
-      protocol: names of the protocols to score; every one by default.
-      json: where to write the numbers.
-      allow_missing: leave out the pairs whose images are missing, and say how many.
+    Name a list of images (--pairs, --ytf, --ijb, --megaface.probes) and their folder, or packs; a
+    folder alone, or embeddings alone, is searched for its own people.
     """
-    from sphereface_jax.evaluate import Options, evaluate_run, evaluate_vectors
+    from sphereface_jax.evaluate import evaluate as run_evaluation
 
-    if (run is None) == (embeddings is None):
-        raise ValueError("expected a run's folder or --embeddings FILE.npz, got both or neither")
-    if run is not None and images is None:
-        raise ValueError("--images: expected the folder of the pairs' images, got none")
-    options = Options(protocols=protocol, json_out=json, allow_missing=allow_missing)
-    if run is not None and images is not None:
-        evaluate_run(run, pairs, images, options, console=Console(soft_wrap=True))
-    elif embeddings is not None:
-        evaluate_vectors(embeddings, pairs, options, console=Console(soft_wrap=True))
+    run_evaluation(options, console=Console(soft_wrap=True))
 
 
 @app.command
@@ -131,7 +109,7 @@ def compare(
       second: another.
       align: detect and align each face first.
     """
-    from sphereface_jax.evaluate import compare_faces
+    from sphereface_jax.calibration import compare_faces
 
     compare_faces(run, first, second, align=align, console=Console(soft_wrap=True))
 

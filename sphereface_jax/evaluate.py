@@ -1,185 +1,244 @@
-"""What `sphereface evaluate` and `compare` do: vectors of a run or a file, protocols, a table."""
+"""What `sphereface evaluate` does: a benchmark's images to vectors, protocols, a table and JSON."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.box import SIMPLE
 from rich.console import Console
-from rich.table import Table
 
-from sphereface_jax.data.aligner import face_aligner
-from sphereface_jax.data.pairs import NamedPairs, find_images, read_pairs
-from sphereface_jax.data.vectors import FaceVectors, load_vectors
-from sphereface_jax.embedder import FaceEmbedder
-from sphereface_jax.evaluation.calibration import OperatingPoint
+from sphereface_jax.evaluate_options import EvaluateOptions
+from sphereface_jax.evaluation.geometry_measures import GeometryResult, prototype_spread
+from sphereface_jax.evaluation.statistics import McNemarResult, mcnemar, verification_intervals
 from sphereface_jax.evaluation.verification import VerificationResult
-from sphereface_jax.scoring import calibrate, match_pairs, score, to_json
-from sphereface_jax.training.reporting import counting
-from sphereface_jax.training.run_folder import read_json, write_json
-
-CALIBRATION = "calibration.json"
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to evaluate.
-
-    Attributes:
-      protocols: names of the protocols; every one where it is empty.
-      json_out: where to write the numbers, or None.
-      allow_missing: leave out the pairs whose images are missing.
-    """
-
-    protocols: Sequence[str] = ()
-    json_out: Path | None = None
-    allow_missing: bool = False
+from sphereface_jax.reports.tables import print_results, print_rivals
+from sphereface_jax.task_choice import Progress, choose_tasks
+from sphereface_jax.tasks.task import Matched, Result, Task
+from sphereface_jax.training.run_folder import write_json
+from sphereface_jax.vector_sources import (
+    RunVectors,
+    StoredVectors,
+    VectorSource,
+    refuse_missing,
+)
 
 
-def evaluate_run(
-    run: Path,
-    pairs_file: Path,
-    images: Path,
-    options: Options,
-    *,
-    console: Console,
-) -> None:
-    """Embeds the images of a pairs list with a run and scores every protocol.
+@dataclasses.dataclass
+class Scored:
+    """A task's results, and the statistics of those that verify pairs, by protocol."""
 
-    The operating point for `compare` is stored with the run, where it has none yet.
-
-    Raises:
-      FileNotFoundError: a file or folder is missing, or an image of the list.
-      ValueError: a file is damaged.
-    """
-    named = read_pairs(pairs_file)
-    found, missing = find_images(named.names, images)
-    _refuse_missing(missing, named, pairs_file, images, options)
-    embedder = FaceEmbedder.from_run(run)
-    with counting(console, "embedding", "images", len(found)) as advance:
-        vectors = embedder.embed_paths(list(found.values()), advance=advance)
-    vectors = FaceVectors(list(found), vectors.embeddings, vectors.mirrored)
-    _score(vectors, named, pairs_file, options, console)
-    pairs, _ = match_pairs(named, vectors)
-    if not (run / CALIBRATION).exists():
-        store_calibration(run, calibrate(vectors, pairs), pairs_file.name)
-        console.print(f"{run / CALIBRATION}: the threshold that `sphereface compare` uses")
-
-
-def evaluate_vectors(
-    embeddings: Path,
-    pairs_file: Path,
-    options: Options,
-    *,
-    console: Console,
-) -> None:
-    """Scores stored vectors on a pairs list by every protocol.
-
-    Raises:
-      FileNotFoundError: a file is missing, or an image of the list.
-      ValueError: a file is damaged.
-    """
-    named = read_pairs(pairs_file)
-    vectors = load_vectors(embeddings)
-    _, missing = match_pairs(named, vectors)
-    _refuse_missing(missing, named, pairs_file, embeddings, options)
-    _score(vectors, named, pairs_file, options, console)
-
-
-def _refuse_missing(
-    missing: list[str], named: NamedPairs, pairs_file: Path, where: Path, options: Options
-) -> None:
-    if missing and not options.allow_missing:
-        listed = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-        raise FileNotFoundError(
-            f"{where}: {len(missing)} of the {len(named.names)} images that {pairs_file} needs are "
-            f"missing ({listed}); add them, or leave their pairs out with --allow-missing"
-        )
-
-
-def _score(
-    vectors: FaceVectors,
-    named: NamedPairs,
-    pairs_file: Path,
-    options: Options,
-    console: Console,
-) -> None:
-    pairs, missing = match_pairs(named, vectors)
-    left_out = len(named) - len(pairs)
-    if left_out:
-        console.print(
-            f"warning: {left_out} of {len(named)} pairs are left out, for {len(missing)} missing "
-            "images",
-            style="yellow",
-        )
-    results = score(vectors, pairs, options.protocols)
-    print_results(results, console, title=f"{pairs_file.name}: {len(pairs):,} pairs")
-    if options.json_out is not None:
-        report = to_json(results, pairs=pairs_file.name, pairs_left_out=left_out)
-        write_json(options.json_out, report)
-
-
-def print_results(results: dict[str, VerificationResult], console: Console, *, title: str) -> None:
-    """Prints one table with a line a protocol."""
-    fars = list(next(iter(results.values())).tar_at_far)
-    table = Table(
-        title=f"{title}; TAR at FAR", title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0)
+    task: Task
+    matched: Matched
+    results: dict[str, Result]
+    intervals: dict[str, dict[str, tuple[float, float]]] = dataclasses.field(default_factory=dict)
+    rivals: dict[str, tuple[VerificationResult, McNemarResult]] = dataclasses.field(
+        default_factory=dict
     )
-    for heading in ("protocol", "accuracy", "AUC", "EER", *fars):
-        table.add_column(heading, no_wrap=True)
-    for name, result in results.items():
-        table.add_row(
-            name,
-            _accuracy(result),
-            f"{result.auc:.4f}",
-            f"{result.equal_error_rate:.2%}",
-            *(f"{result.tar_at_far[far]:.1%}" for far in fars),
-        )
-    console.print(table)
-    if any(result.optimistic for result in results.values()):
-        console.print(
-            "* optimistic: the threshold is chosen on the very pairs that it is scored on"
-        )
+
+    @property
+    def verified(self) -> dict[str, VerificationResult]:
+        """The results that decide pairs."""
+        return {
+            name: result
+            for name, result in self.results.items()
+            if isinstance(result, VerificationResult)
+        }
 
 
-def _accuracy(result: VerificationResult) -> str:
-    spread = "" if result.accuracy_std is None else f" ± {result.accuracy_std:.2%}"
-    return f"{result.accuracy_10_fold:.2%}{spread}" + "*" * result.optimistic
+def evaluate(options: EvaluateOptions, *, console: Console) -> None:
+    """Scores a run or stored vectors by the protocols that the lists allow, or those named.
 
+    Prints one table, writes the JSON, and calibrates a run that scored pairs of images.
 
-def store_calibration(run: Path, point: OperatingPoint, source: str) -> None:
-    """Writes the operating point of a run, and which pairs it was measured on."""
-    write_json(run / CALIBRATION, point.to_json() | {"pairs": source})
-
-
-def read_calibration(run: Path) -> dict[str, Any] | None:
-    """Reads the operating point of a run, or None where it has none."""
-    path = run / CALIBRATION
-    return read_json(path) if path.is_file() else None
-
-
-def compare_faces(run: Path, first: Path, second: Path, *, align: bool, console: Console) -> None:
-    """Prints cosine, angle, and same or different at the run's operating point.
+    Args:
+      options: what to do.
+      console: where to print.
 
     Raises:
-      FileNotFoundError: there is no run.
-      ValueError: an image cannot be read or has the wrong size; it is named.
+      FileNotFoundError: a file or folder is missing, or an image of a list.
+      ValueError: a file is damaged, or options do not go together.
     """
-    embedder = FaceEmbedder.from_run(run, aligner=face_aligner() if align else None)
-    features = embedder.embed_paths([first, second]).features()
-    left, right = features.astype(np.float64)
-    cosine = float(np.clip(left @ right / np.linalg.norm(left) / np.linalg.norm(right), -1, 1))
-    line = f"cosine {cosine:.4f}, angle {np.degrees(np.arccos(cosine)):.1f}°"
-    point = read_calibration(run)
-    if point is None:
-        line += "; no threshold yet: `sphereface evaluate RUN --pairs FILE --images DIR` sets it"
-    else:
-        verdict = "same person" if cosine > point["threshold"] else "different people"
-        line += (
-            f": {verdict} at threshold {point['threshold']:.4f} (measured on {point['pairs']}: "
-            f"false accepts {point['false_accept_rate']:.2%}, "
-            f"false rejects {point['false_reject_rate']:.2%})"
-        )
-    console.print(line, highlight=False)
+    options.check()
+    stored = None if options.embeddings is None else StoredVectors(options.embeddings)
+    with _search_bar(console) as progress:
+        chosen = choose_tasks(options, stored, progress)
+        source = stored if options.run is None else RunVectors(options.run, console)
+        assert source is not None
+        rival = None if options.against is None else _open_source(options.against, console)
+        tasks = [task for task, _ in chosen]
+        scored = [
+            Scored(task, matched, {name: matched.scorers[name]() for name in names})
+            for (task, names), matched in zip(
+                chosen, match_tasks(source, tasks, options.allow_missing), strict=True
+            )
+        ]
+    _add_intervals(scored)
+    if isinstance(source, RunVectors):
+        _add_prototypes(scored, source)
+    if rival is not None:
+        _add_rivals(scored, source, rival, options.allow_missing)
+    _print(scored, source, rival, console)
+    if options.json is not None:
+        write_json(options.json, to_json(scored, source, rival))
+    if isinstance(source, RunVectors):
+        _calibrate(scored, source, options, console)
+
+
+def _open_source(path: Path, console: Console) -> VectorSource:
+    return RunVectors(path, console) if path.is_dir() else StoredVectors(path)
+
+
+def match_tasks(source: VectorSource, tasks: Sequence[Task], allow_missing: bool) -> list[Matched]:
+    """Gives each task its vectors.
+
+    Raises:
+      FileNotFoundError: something is missing, and that is not allowed.
+    """
+    vectors = source.vectors_for(tasks, allow_missing=allow_missing)
+    matched = [task.match(each) for task, each in zip(tasks, vectors, strict=True)]
+    for task, ready in zip(tasks, matched, strict=True):
+        refuse_missing(ready.missing, task.title, allow_missing=allow_missing)
+    return matched
+
+
+def _add_intervals(scored: Sequence[Scored]) -> None:
+    for each in scored:
+        tested = each.matched.tested
+        if tested is not None and tested.people is not None and each.verified:
+            each.intervals = verification_intervals(each.verified, tested.pairs, tested.people)
+
+
+def _add_prototypes(scored: Sequence[Scored], source: RunVectors) -> None:
+    prototypes = np.asarray(source.run.prototypes[: source.run.num_classes])
+    for each in scored:
+        for name, result in each.results.items():
+            if isinstance(result, GeometryResult):
+                spread = prototype_spread(prototypes.reshape(-1, prototypes.shape[-1]))
+                each.results[name] = dataclasses.replace(result, prototypes=spread)
+
+
+def _add_rivals(
+    scored: Sequence[Scored], source: VectorSource, rival: VectorSource, allow_missing: bool
+) -> None:
+    deciding = [each for each in scored if each.verified]
+    theirs = match_tasks(rival, [each.task for each in deciding], allow_missing)
+    for each, other in zip(deciding, theirs, strict=True):
+        assert each.matched.tested is not None
+        assert other.tested is not None
+        if not np.array_equal(each.matched.tested.kept, other.tested.kept):
+            raise ValueError(
+                f"--against: expected the same pairs of {each.task.title} on both sides, but "
+                f"{source.name} and {rival.name} lack different images"
+            )
+        for name, result in each.verified.items():
+            their_result = other.scorers[name]()
+            assert isinstance(their_result, VerificationResult)
+            test = mcnemar(result.is_correct, their_result.is_correct)
+            each.rivals[name] = their_result, test
+
+
+def _calibrate(
+    scored: Sequence[Scored], source: RunVectors, options: EvaluateOptions, console: Console
+) -> None:
+    from sphereface_jax.calibration import calibrate
+
+    for each in scored:
+        choose = each.matched.operating_point
+        if choose is not None:
+            calibrate(
+                source.run.path,
+                choose(options.max_far),
+                pairs=each.task.title,
+                step=source.run.step,
+                max_far=options.max_far,
+                replace=options.recalibrate,
+                console=console,
+            )
+            return
+
+
+def to_json(
+    scored: Sequence[Scored], source: VectorSource, rival: VectorSource | None = None
+) -> dict[str, Any]:
+    """Returns the JSON of an evaluation: {"protocols": {name: numbers}}, rates as fractions."""
+    protocols = {}
+    for each in scored:
+        left_out = {
+            f"{unit.replace(' ', '_')}_left_out": listed - kept
+            for unit, (kept, listed) in each.matched.used.items()
+        }
+        for name, result in each.results.items():
+            entry = {
+                **result.to_json(),
+                "input": each.task.title,
+                **each.matched.facts,
+                **left_out,
+            }
+            if name in each.intervals:
+                entry["intervals_95"] = each.intervals[name]
+            if rival is not None and name in each.rivals:
+                theirs, test = each.rivals[name]
+                entry["against"] = {
+                    "vectors": rival.name,
+                    "accuracy_10_fold": theirs.accuracy_10_fold,
+                    **test.to_json(),
+                }
+            protocols[each.task.prefix + name] = entry
+    return {"protocols": protocols, "vectors": source.name}
+
+
+def _print(
+    scored: Sequence[Scored], source: VectorSource, rival: VectorSource | None, console: Console
+) -> None:
+    for each in scored:
+        for unit, (kept, listed) in each.matched.used.items():
+            if kept < listed:
+                missing = each.matched.missing
+                console.print(
+                    f"warning: {each.task.title}: {listed - kept:,} of {listed:,} {unit} are left "
+                    f"out, for {len(missing.names):,} missing {missing.unit}",
+                    style="yellow",
+                    highlight=False,
+                )
+
+    def prefixed(attribute: str) -> dict[str, Any]:
+        return {
+            each.task.prefix + name: value
+            for each in scored
+            for name, value in getattr(each, attribute).items()
+        }
+
+    sizes = []
+    for each in scored:
+        unit, (kept, _) = next(iter(each.matched.used.items()))
+        sizes.append(f"{each.task.title}: {kept:,} {unit}")
+    print_results(
+        prefixed("results"), console, title="; ".join(sizes), intervals=prefixed("intervals")
+    )
+    if rival is not None:
+        title = f"{source.name} (here) against {rival.name} (there)"
+        print_rivals(prefixed("rivals"), console, title=title)
+
+
+@contextmanager
+def _search_bar(console: Console) -> Iterator[Progress]:
+    """Yields what shows a bar, from its first call on, of comparisons done out of all."""
+    with ExitStack() as stack:
+
+        @functools.cache
+        def advance(total: int) -> Callable[[int], None]:
+            from sphereface_jax.training.reporting import counting
+
+            return stack.enter_context(counting(console, "searching", "comparisons", total))
+
+        shown = 0
+
+        def show(done: int, total: int) -> None:
+            nonlocal shown
+            advance(total)(done - shown)
+            shown = done
+
+        yield show

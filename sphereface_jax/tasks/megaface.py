@@ -32,7 +32,7 @@ class MegafaceTask:
 
     title = "megaface"
     prefix = ""
-    protocols = ("megaface",)
+    protocols: tuple[str, ...] = ("megaface",)
 
     def __init__(
         self,
