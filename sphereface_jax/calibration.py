@@ -89,7 +89,7 @@ def calibrate(
         store_calibration(run, point, pairs=pairs, step=step, max_far=max_far)
         stored = point.to_json() | {"pairs": pairs}
         said = f"{describe_calibration(stored)} is what `sphereface compare` uses"
-    console.print(f"{run / _FILE}: {said}", highlight=False)
+    console.print(f"{run / _FILE}: {said}", highlight=False, markup=False)
 
 
 def compare_faces(run: Path, first: Path, second: Path, *, align: bool, console: Console) -> None:
@@ -122,4 +122,4 @@ def compare_faces(run: Path, first: Path, second: Path, *, align: bool, console:
                 f"; it is of step {point['step']} and the run is at {embedder.run.step}: "
                 "`sphereface evaluate --recalibrate` measures it again"
             )
-    console.print(line, highlight=False)
+    console.print(line, highlight=False, markup=False)

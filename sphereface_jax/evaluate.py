@@ -202,6 +202,7 @@ def _print(
                     f"out, for {len(missing.names):,} missing {missing.unit}",
                     style="yellow",
                     highlight=False,
+                    markup=False,
                 )
 
     def prefixed(attribute: str) -> dict[str, Any]:
@@ -213,8 +214,8 @@ def _print(
 
     sizes = []
     for each in scored:
-        unit, (kept, _) = next(iter(each.matched.used.items()))
-        sizes.append(f"{each.task.title}: {kept:,} {unit}")
+        counts = [f"{kept:,} {unit}" for unit, (kept, _) in each.matched.used.items()]
+        sizes.append(f"{each.task.title}: {', '.join(counts)}")
     print_results(
         prefixed("results"), console, title="; ".join(sizes), intervals=prefixed("intervals")
     )

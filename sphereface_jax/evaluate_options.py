@@ -32,7 +32,7 @@ class EvaluateOptions:
     run: Positional[Path | None] = None
     """Folder of the run to embed with."""
     embeddings: Path | None = None
-    """Score an .npz file of embeddings instead, taken as they are."""
+    """Score an .npz file of embeddings, taken as they are, or a folder of MegaFace's features."""
     images: Path | None = None
     """Folder of the images that a list names; alone, of people: <Name>/<image>."""
     pairs: Path | None = None

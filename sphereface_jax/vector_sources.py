@@ -6,6 +6,7 @@ from typing import Protocol
 
 from rich.console import Console
 
+from sphereface_jax.data.megaface import read_megaface_features
 from sphereface_jax.data.vectors import FaceVectors, load_vectors
 from sphereface_jax.tasks.task import FaceImages, Missing, Task
 
@@ -29,19 +30,19 @@ class VectorSource(Protocol):
 
 
 class StoredVectors:
-    """An .npz file of embeddings, the same for every task.
+    """An .npz file of embeddings, or a folder of MegaFace's feature files, the same for every task.
 
     Args:
-      path: the file.
+      path: the file or folder.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it is no such file.
+      ValueError: it is damaged or something else.
     """
 
     def __init__(self, path: Path):
         self.name = str(path)
-        self.vectors = load_vectors(path)
+        self.vectors = read_megaface_features(path) if path.is_dir() else load_vectors(path)
 
     def vectors_for(self, tasks: Sequence[Task], *, allow_missing: bool) -> list[FaceVectors]:
         """Returns the file's vectors; what they lack a task finds when it matches them."""

@@ -99,7 +99,7 @@ def _check_faces(path: Path, faces: IjbFaces, templates_path: Path, names: Seque
         if name.startswith("/") or ".." in name.split("/"):
             raise ValueError(f"{path}:{line + 1}: expected a path below a folder, found {name!r}")
         first = first_line.setdefault(name, line)
-        if not np.array_equal(faces.landmarks[first], faces.landmarks[line]):
+        if first != line and not np.array_equal(faces.landmarks[first], faces.landmarks[line]):
             raise ValueError(
                 f"{path}:{line + 1}: expected the landmarks of line {first + 1} for image {name!r}"
             )

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from sphereface_jax.evaluation.geometry_measures import GeometryResult
 from sphereface_jax.evaluation.identification import IdentificationResult
@@ -46,7 +47,7 @@ def print_results(
         lines.append((name, cells))
         if isinstance(result, GeometryResult) and result.prototypes is not None:
             lines.append(("prototypes", _prototype_cells(result)))
-    console.print(title, highlight=False)
+    console.print(title, highlight=False, markup=False)
     _print_lines(lines, console)
     if any(getattr(result, "optimistic", False) for result in results.values()):
         console.print(
@@ -76,7 +77,7 @@ def print_rivals(
         )
         for name, (result, test) in rivals.items()
     ]
-    console.print(title, highlight=False)
+    console.print(title, highlight=False, markup=False)
     _print_lines(lines, console)
 
 
@@ -156,7 +157,7 @@ def _table(lines: list[tuple[str, Cells]], width: int) -> Table:
         justify: Literal["left", "right"] = "left" if heading == "accuracy" else "right"
         table.add_column(heading, no_wrap=True, vertical="bottom", justify=justify)
     for name, cells in lines:
-        table.add_row(name, *(cells.get(heading, "") for heading in filled))
+        table.add_row(Text(name), *(cells.get(heading, "") for heading in filled))
     return table
 
 
