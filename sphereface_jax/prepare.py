@@ -9,7 +9,7 @@ from sphereface_jax.data.aligner import face_aligner
 from sphereface_jax.data.overlap import find_overlap
 from sphereface_jax.data.packs import read_pack
 from sphereface_jax.data.prepare import PrepareSummary, prepare
-from sphereface_jax.data.sources import FaceSource, ImageSequence, Subset, open_source
+from sphereface_jax.data.sources import ImageSequence, open_source, without_identities
 from sphereface_jax.training.reporting import counting
 from sphereface_jax.training.run_folder import write_json
 
@@ -33,7 +33,7 @@ def prepare_faces(
     """
     faces = open_source(source)
     if without:
-        faces = without_identities(faces, without, source)
+        faces = without_identities(faces, without)
     aligner = face_aligner(landmarks=landmarks) if align or landmarks else None
     points = None if aligner is None else "detected" if landmarks is None else landmarks.name
     described_as = {"source": Path(source).name, "without": list(without), "aligned_by": points}
@@ -48,18 +48,6 @@ def prepare_faces(
             advance=advance,
         )
     _print_summary(summary, console)
-
-
-def without_identities(faces: FaceSource, names: Sequence[str], where: str) -> FaceSource:
-    """Returns the faces of all other identities.
-
-    Raises:
-      ValueError: there is no identity of such a name.
-    """
-    unknown = sorted(set(names) - set(faces.identities))
-    if unknown:
-        raise ValueError(f"{where}: --without: expected names of identities, got {unknown[0]!r}")
-    return Subset(faces, [name for name in faces.identities if name not in set(names)])
 
 
 def _print_summary(summary: PrepareSummary, console: Console) -> None:

@@ -19,6 +19,8 @@ class DataConfig:
 
     train: str = "synthetic"
     """A folder of identities (DIR/<identity>/*.jpg), a TFDS dataset by name, or "synthetic"."""
+    without: tuple[str, ...] = ()
+    """Names of identities to leave out, such as those of the evaluation set."""
     image_size: tuple[int, int] = (112, 96)
     """Height and width that the network sees; 112×112 images are cropped to 112×96."""
     color_order: Literal["bgr", "rgb"] = "bgr"

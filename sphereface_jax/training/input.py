@@ -2,7 +2,12 @@
 
 from typing import Any
 
-from sphereface_jax.data.sources import FaceSource, open_source, split_identities
+from sphereface_jax.data.sources import (
+    FaceSource,
+    open_source,
+    split_identities,
+    without_identities,
+)
 from sphereface_jax.data.transforms import FaceTransform
 from sphereface_jax.training.config import DataConfig, TrainConfig
 
@@ -39,6 +44,8 @@ def open_training_data(config: TrainConfig) -> tuple[FaceSource, FaceSource | No
             "seed": config.seed,
         }
     source = open_source(config.data.train, **synthetic)
+    if config.data.without:
+        source = without_identities(source, config.data.without)
     if len(source.identities) < 2:
         raise ValueError(
             f"{config.data.train}: expected at least two identities to tell apart, "
