@@ -16,7 +16,6 @@ from sphereface_jax.data.sources import (
     exclude_identities,
     open_source,
     split_identities,
-    without_identities,
 )
 from sphereface_jax.data.synthetic import SyntheticFaces
 
@@ -105,9 +104,6 @@ def test_a_subset_keeps_label_order_and_relabels(tmp_path: Path) -> None:
         Subset(source, ["dan"])
     with pytest.raises(ValueError, match="empty list"):
         Subset(source, [])
-    assert without_identities(source, ["cat", "ann"]).identities == ("bob",)
-    with pytest.raises(ValueError, match="without: expected names of identities, got 'dan'"):
-        without_identities(source, ["dan"])
 
 
 def test_identities_are_left_out_by_name(tmp_path: Path) -> None:

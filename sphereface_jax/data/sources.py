@@ -138,22 +138,6 @@ def exclude_identities(source: FaceSource, names: Sequence[str]) -> Subset:
     return Subset(source, [name for name in source.identities if name not in set(names)])
 
 
-def without_identities(source: FaceSource, names: Sequence[str]) -> Subset:
-    """The faces of all identities but some, such as those that an evaluation set holds too.
-
-    Args:
-      source: any face source.
-      names: of the identities to leave out.
-
-    Raises:
-      ValueError: there is no identity of such a name.
-    """
-    unknown = sorted(set(names).difference(source.identities))
-    if unknown:
-        raise ValueError(f"without: expected names of identities, got {unknown[0]!r}")
-    return Subset(source, [name for name in source.identities if name not in set(names)])
-
-
 def split_identities(source: FaceSource, fraction: float, seed: int) -> tuple[Subset, Subset]:
     """Holds whole identities out of training, for validation on people never seen.
 
