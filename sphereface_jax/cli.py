@@ -138,12 +138,8 @@ def align(
     aligner = face_aligner(image_size, landmarks)
     with counting(console, "aligning", "images", len(find_image_paths(source))) as advance:
         summary = align_folder(source, out, aligner, advance=advance)
-    listed = f" (listed in {out / 'skipped.tsv'})" if summary.skipped else ""
-    console.print(
-        f"{out}: {summary.aligned:,} aligned now, {summary.kept:,} before, "
-        f"{len(summary.skipped):,} skipped{listed}",
-        highlight=False,
-    )
+    for line in summary.lines():
+        console.print(line, highlight=False)
 
 
 @app.command
@@ -153,7 +149,7 @@ def prepare(
     out: Path,
     name: str = "face_folder",
     split: str = "train",
-    without: tuple[str, ...] = (),
+    exclude: tuple[str, ...] = (),
     align: bool = False,
     landmarks: Path | None = None,
     check_overlap: str | None = None,
@@ -165,7 +161,7 @@ def prepare(
       out: TFDS's data folder; a second call goes on where the first one stopped.
       name: of the data set.
       split: of the data set.
-      without: names of identities to leave out.
+      exclude: names of identities to leave out.
       align: detect and align each face first.
       landmarks: align by this file of five points an image.
       check_overlap: an evaluation set to look for in this one.
@@ -179,7 +175,7 @@ def prepare(
         out,
         name=name,
         split=split,
-        without=without,
+        exclude=exclude,
         align=align,
         landmarks=landmarks,
         console=console,

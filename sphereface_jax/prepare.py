@@ -8,8 +8,8 @@ from rich.console import Console
 from sphereface_jax.data.aligner import face_aligner
 from sphereface_jax.data.overlap import find_overlap
 from sphereface_jax.data.packs import read_pack
-from sphereface_jax.data.prepare import PrepareSummary, prepare
-from sphereface_jax.data.sources import FaceSource, ImageSequence, Subset, open_source
+from sphereface_jax.data.prepare import prepare
+from sphereface_jax.data.sources import ImageSequence, exclude_identities, open_source
 from sphereface_jax.training.reporting import counting
 from sphereface_jax.training.run_folder import write_json
 
@@ -20,7 +20,7 @@ def prepare_faces(
     *,
     name: str,
     split: str,
-    without: Sequence[str],
+    exclude: Sequence[str],
     align: bool,
     landmarks: Path | None,
     console: Console,
@@ -32,11 +32,14 @@ def prepare_faces(
       ValueError: it is no set of faces, or another data set is in its place.
     """
     faces = open_source(source)
-    if without:
-        faces = without_identities(faces, without, source)
+    if exclude:
+        faces = exclude_identities(faces, exclude)
     aligner = face_aligner(landmarks=landmarks) if align or landmarks else None
-    points = None if aligner is None else "detected" if landmarks is None else landmarks.name
-    described_as = {"source": Path(source).name, "without": list(without), "aligned_by": points}
+    described_as = {
+        "source": Path(source).name,
+        "exclude": list(exclude),
+        "points_from": None if aligner is None else aligner.points_from,
+    }
     with counting(console, "preparing", "images", len(faces)) as advance:
         summary = prepare(
             faces,
@@ -47,31 +50,8 @@ def prepare_faces(
             aligner=aligner,
             advance=advance,
         )
-    _print_summary(summary, console)
-
-
-def without_identities(faces: FaceSource, names: Sequence[str], where: str) -> FaceSource:
-    """Returns the faces of all other identities.
-
-    Raises:
-      ValueError: there is no identity of such a name.
-    """
-    unknown = sorted(set(names) - set(faces.identities))
-    if unknown:
-        raise ValueError(f"{where}: --without: expected names of identities, got {unknown[0]!r}")
-    return Subset(faces, [name for name in faces.identities if name not in set(names)])
-
-
-def _print_summary(summary: PrepareSummary, console: Console) -> None:
-    fewest, median, most = summary.images_per_identity
-    sizes = ", ".join(f"{count:,} of {size}" for size, count in summary.sizes.items())
-    console.print(
-        f"{summary.directory}: {summary.images:,} images of {summary.identities:,} identities "
-        f"({fewest} to {most} each, median {median:g}); {sizes}; {len(summary.skipped):,} skipped",
-        highlight=False,
-    )
-    for skipped, why in summary.skipped[:10]:
-        console.print(f"  {skipped}: {why}", highlight=False)
+    for line in summary.lines():
+        console.print(line, highlight=False)
 
 
 def check_overlap(source: str, evaluation: str, out: Path, *, console: Console) -> None:

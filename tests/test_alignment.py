@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from faces_on_disk import make_face, make_folder, write_image
 
-from sphereface_jax.data.aligner import AlignedImages, FaceAligner, align_folder, open_aligner
+from sphereface_jax.data.aligner import AlignedImages, FaceAligner, align_folder, face_aligner
 from sphereface_jax.data.alignment import (
     REFERENCE_POINTS,
     Detection,
@@ -188,7 +188,7 @@ def test_align_folder_by_landmarks(tmp_path: Path) -> None:
     raw = make_folder(tmp_path / "raw", {"ann": 1, "bob": 1})
     numbers = "\t".join(map(str, POINTS.ravel()))
     (tmp_path / "points.txt").write_text(f"bob/0000.png\t{numbers}\n")
-    aligner = open_aligner(tmp_path / "points.txt", (112, 96))
+    aligner = face_aligner((112, 96), tmp_path / "points.txt")
     summary = align_folder(raw, tmp_path / "out", aligner)
     assert summary.skipped == [("ann/0000.png", "ann/0000.png: not in the landmark file")]
     assert read_image(tmp_path / "out/bob/0000.jpg").shape == (112, 96, 3)

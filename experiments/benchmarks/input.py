@@ -126,7 +126,12 @@ def measure(contestants: dict[str, Callable[[], int]], rounds: int) -> dict[str,
 
 def waiting_share(folder: ImageFolder, steps: int, batch_size: int) -> float:
     """The share of time that the trainer waits for input, over the steps after the first ten."""
-    from sphereface_jax.training.config import DataConfig, ModelConfig, TrainConfig
+    from sphereface_jax.training.config import (
+        DataConfig,
+        ModelConfig,
+        OptimizerConfig,
+        TrainConfig,
+    )
     from sphereface_jax.training.loop import train
 
     with tempfile.TemporaryDirectory() as out:
@@ -134,6 +139,7 @@ def waiting_share(folder: ImageFolder, steps: int, batch_size: int) -> float:
             out=Path(out) / "run",
             data=DataConfig(train=str(folder.directory), shift=2),
             model=ModelConfig(name="spherenet4"),
+            optimizer=OptimizerConfig(learning_rate=0.01),
             steps=steps,
             batch_size=batch_size,
         )

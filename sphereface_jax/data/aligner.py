@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -70,23 +69,6 @@ class FaceAligner:
         return align_face(image, points, self.size)
 
 
-def open_aligner(
-    landmarks: str | os.PathLike[str] | None = None, size: tuple[int, int] = (112, 112)
-) -> FaceAligner:
-    """An aligner by a landmark file, or by MTCNN if there is none.
-
-    Raises:
-      FileNotFoundError: no such file, or the detector's weights are not installed.
-      ValueError: a damaged file.
-    """
-    if landmarks is not None:
-        name = os.path.basename(landmarks)
-        return FaceAligner(size, landmarks=read_landmarks(landmarks), points_from=name)
-    from sphereface_jax.data.mtcnn import MtcnnDetector
-
-    return FaceAligner(size, detector=MtcnnDetector(), points_from="mtcnn")
-
-
 def face_aligner(size: tuple[int, int] = (112, 112), landmarks: Path | None = None) -> FaceAligner:
     """Returns an aligner by a landmark file, or by MTCNN where there is none.
 
@@ -99,10 +81,11 @@ def face_aligner(size: tuple[int, int] = (112, 112), landmarks: Path | None = No
       ValueError: the file holds no landmarks.
     """
     if landmarks is not None:
-        return FaceAligner(size, landmarks=read_landmarks(landmarks))
+        points = read_landmarks(landmarks)
+        return FaceAligner(size, landmarks=points, points_from=landmarks.name)
     from sphereface_jax.data.mtcnn import MtcnnDetector
 
-    return FaceAligner(size, detector=MtcnnDetector())
+    return FaceAligner(size, detector=MtcnnDetector(), points_from="mtcnn")
 
 
 class AlignedImages:

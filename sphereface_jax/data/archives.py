@@ -128,8 +128,17 @@ def _list_members(path: Path) -> Iterator[Member]:
         yield from _zip_members(path)
     elif tarfile.is_tarfile(path):
         yield from _tar_members(path)
+    elif _first_bytes(path).startswith(b"PK"):
+        raise ValueError(
+            f"{path}: expected a whole .zip, found one without its directory; it is cut short"
+        )
     else:
         raise ValueError(f"{path}: expected a .zip or a .tar, found neither")
+
+
+def _first_bytes(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(8)
 
 
 def _zip_members(path: Path) -> Iterator[Member]:
@@ -162,14 +171,13 @@ def _zip_members(path: Path) -> Iterator[Member]:
 
 
 def _tar_members(path: Path) -> Iterator[Member]:
+    if _first_bytes(path).startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ")):
+        raise ValueError(
+            f"{path}: expected a .tar read at random, found a compressed one; decompress it first"
+        )
     try:
         with tarfile.open(path, "r:") as archive:
             entries = archive.getmembers()
-    except tarfile.ReadError:
-        raise ValueError(
-            f"{path}: expected an uncompressed .tar, which can be read at random; decompress it "
-            "first"
-        ) from None
     except (tarfile.TarError, OSError, ValueError, EOFError, OverflowError) as error:
         raise ValueError(f"{path}: damaged or cut short ({error})") from None
     size = path.stat().st_size

@@ -210,7 +210,7 @@ def _array_record_writer(path: Path) -> Iterator[Any]:
     from array_record.python.array_record_module import ArrayRecordWriter
 
     temporary = path.with_name(f".{path.name}.tmp")
-    writer = ArrayRecordWriter(str(temporary), "group_size:1")
+    writer = ArrayRecordWriter(str(temporary), "group_size:1,uncompressed")  # JPEG is dense
     try:
         try:
             yield writer
