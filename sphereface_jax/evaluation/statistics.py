@@ -105,7 +105,11 @@ def verification_intervals(
         (name, measure): statistic
         for name, result in results.items()
         for measure, statistic in (
-            ("accuracy_10_fold", functools.partial(_weighted_means, result.is_correct)),
+            # As floats, for NumPy multiplies booleans without BLAS.
+            (
+                "accuracy_10_fold",
+                functools.partial(_weighted_means, result.is_correct.astype(float)),
+            ),
             ("auc", _WeightedAuc(result.scores, pairs.is_same)),
         )
     }
@@ -151,8 +155,8 @@ def _drawn_weights(
         yield weights[weights.any(axis=1)].astype(np.float64)
 
 
-def _weighted_means(is_correct: NDArray[np.bool_], weights: NDArray) -> NDArray[np.float64]:
-    return weights @ is_correct / weights.sum(axis=1)
+def _weighted_means(values: NDArray[np.float64], weights: NDArray) -> NDArray[np.float64]:
+    return weights @ values / weights.sum(axis=1)
 
 
 class _WeightedAuc:
