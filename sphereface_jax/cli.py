@@ -13,7 +13,7 @@ import tyro
 from rich.console import Console
 from tyro.conf import Positional, arg
 
-from sphereface_jax.evaluate_options import EvaluateOptions
+from sphereface_jax.commands.evaluate_options import EvaluateOptions
 from sphereface_jax.training.config import TrainConfig
 
 app = tyro.extras.SubcommandApp()
@@ -27,7 +27,7 @@ def quickstart(out: Path = Path("runs/quickstart"), *, seed: int = 0) -> None:
       out: folder of the run, with evaluation.json and the pictures.
       seed: of everything.
     """
-    from sphereface_jax.quickstart import quickstart as run_quickstart
+    from sphereface_jax.commands.quickstart import quickstart as run_quickstart
 
     run_quickstart(out, seed=seed, console=Console(soft_wrap=True))
 
@@ -53,7 +53,7 @@ def evaluate(options: Annotated[EvaluateOptions, arg(name="")]) -> None:
     Name a list of images (--pairs, --ytf, --ijb, --megaface.probes) and their folder, or packs; a
     folder alone, or embeddings alone, is searched for its own people.
     """
-    from sphereface_jax.evaluate import evaluate as run_evaluation
+    from sphereface_jax.commands.evaluate import evaluate as run_evaluation
 
     run_evaluation(options, console=Console(soft_wrap=True))
 
@@ -109,7 +109,7 @@ def compare(
       second: another.
       align: detect and align each face first.
     """
-    from sphereface_jax.calibration import compare_faces
+    from sphereface_jax.commands.calibration import compare_faces
 
     compare_faces(run, first, second, align=align, console=Console(soft_wrap=True))
 
@@ -166,8 +166,8 @@ def prepare(
       landmarks: align by this file of five points an image.
       check_overlap: an evaluation set to look for in this one.
     """
-    from sphereface_jax.prepare import check_overlap as report_overlap
-    from sphereface_jax.prepare import prepare_faces
+    from sphereface_jax.commands.prepare import check_overlap as report_overlap
+    from sphereface_jax.commands.prepare import prepare_faces
 
     console = Console(soft_wrap=True)
     prepare_faces(

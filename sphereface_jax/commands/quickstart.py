@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from sphereface_jax.calibration import store_calibration
+from sphereface_jax.commands.calibration import store_calibration
 from sphereface_jax.data.pipeline import ordered_batches
 from sphereface_jax.data.synthetic import SyntheticFaces
 from sphereface_jax.data.vectors import FaceVectors

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from sphereface_jax.evaluate_options import EvaluateOptions
+from sphereface_jax.commands.evaluate_options import EvaluateOptions
+from sphereface_jax.commands.vector_sources import StoredVectors
 from sphereface_jax.tasks.ijb import IjbTask
 from sphereface_jax.tasks.megaface import MegafaceTask
 from sphereface_jax.tasks.packs import PackTask
@@ -11,7 +12,6 @@ from sphereface_jax.tasks.pairs import PairsTask
 from sphereface_jax.tasks.people import PEOPLE_PROTOCOLS, PeopleTask
 from sphereface_jax.tasks.task import Task
 from sphereface_jax.tasks.videos import VideosTask
-from sphereface_jax.vector_sources import StoredVectors
 
 Progress = Callable[[int, int], None]
 _DECIDES_IMAGES = (PairsTask, PackTask)

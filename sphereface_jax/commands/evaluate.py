@@ -10,20 +10,20 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from sphereface_jax.evaluate_options import EvaluateOptions
-from sphereface_jax.evaluation.geometry_measures import GeometryResult, prototype_spread
-from sphereface_jax.evaluation.statistics import McNemarResult, mcnemar, verification_intervals
-from sphereface_jax.evaluation.verification import VerificationResult
-from sphereface_jax.reports.tables import print_results, print_rivals
-from sphereface_jax.task_choice import Progress, choose_tasks
-from sphereface_jax.tasks.task import Matched, Result, Task
-from sphereface_jax.training.run_folder import write_json
-from sphereface_jax.vector_sources import (
+from sphereface_jax.commands.evaluate_options import EvaluateOptions
+from sphereface_jax.commands.task_choice import Progress, choose_tasks
+from sphereface_jax.commands.vector_sources import (
     RunVectors,
     StoredVectors,
     VectorSource,
     refuse_missing,
 )
+from sphereface_jax.evaluation.geometry_measures import GeometryResult, prototype_spread
+from sphereface_jax.evaluation.statistics import McNemarResult, mcnemar, verification_intervals
+from sphereface_jax.evaluation.verification import VerificationResult
+from sphereface_jax.reports.tables import print_results, print_rivals
+from sphereface_jax.tasks.task import Matched, Result, Task
+from sphereface_jax.training.run_folder import write_json
 
 
 @dataclasses.dataclass
@@ -143,7 +143,7 @@ def _add_rivals(
 def _calibrate(
     scored: Sequence[Scored], source: RunVectors, options: EvaluateOptions, console: Console
 ) -> None:
-    from sphereface_jax.calibration import calibrate
+    from sphereface_jax.commands.calibration import calibrate
 
     for each in scored:
         choose = each.matched.operating_point
