@@ -13,6 +13,7 @@ import tyro
 from rich.console import Console
 from tyro.conf import Positional, arg
 
+from sphereface_jax.commands.evaluate_options import EvaluateOptions
 from sphereface_jax.training.config import TrainConfig
 
 app = tyro.extras.SubcommandApp()
@@ -26,7 +27,7 @@ def quickstart(out: Path = Path("runs/quickstart"), *, seed: int = 0) -> None:
       out: folder of the run, with evaluation.json and the pictures.
       seed: of everything.
     """
-    from sphereface_jax.quickstart import quickstart as run_quickstart
+    from sphereface_jax.commands.quickstart import quickstart as run_quickstart
 
     run_quickstart(out, seed=seed, console=Console(soft_wrap=True))
 
@@ -46,51 +47,33 @@ def train(config: Annotated[TrainConfig, arg(name="")]) -> None:
 
 
 @app.command
-def evaluate(
-    run: Positional[Path | None] = None,
-    *,
-    pairs: Path,
-    images: Path | None = None,
-    embeddings: Path | None = None,
-    protocol: tuple[str, ...] = (),
-    json: Path | None = None,
-    allow_missing: bool = False,
-) -> None:
-    """Score a run, or stored embeddings, on a list of pairs in LFW's format.
+def evaluate(options: Annotated[EvaluateOptions, arg(name="")]) -> None:
+    """Score a run, or stored embeddings, by every protocol that the lists allow.
 
-    Args:
-      run: folder of the run; with --images.
-      pairs: the list of pairs.
-      images: folder of the pairs' images, <Name>/<Name>_0001.jpg.
-      embeddings: an .npz file of embeddings, in place of a run and images.
-      protocol: names of the protocols to score; every one by default.
-      json: where to write the numbers.
-      allow_missing: leave out the pairs whose images are missing, and say how many.
+    Name a list of images (--pairs, --ytf, --ijb, --megaface.probes) and their folder, or packs; a
+    folder alone, or embeddings alone, is searched for its own people.
     """
-    from sphereface_jax.evaluate import Options, evaluate_run, evaluate_vectors
+    from sphereface_jax.commands.evaluate import evaluate as run_evaluation
 
-    if (run is None) == (embeddings is None):
-        raise ValueError("expected a run's folder or --embeddings FILE.npz, got both or neither")
-    if run is not None and images is None:
-        raise ValueError("--images: expected the folder of the pairs' images, got none")
-    options = Options(protocols=protocol, json_out=json, allow_missing=allow_missing)
-    if run is not None and images is not None:
-        evaluate_run(run, pairs, images, options, console=Console(soft_wrap=True))
-    elif embeddings is not None:
-        evaluate_vectors(embeddings, pairs, options, console=Console(soft_wrap=True))
+    run_evaluation(options, console=Console(soft_wrap=True))
 
 
 @app.command
-def embed(run: Positional[Path], directory: Positional[Path], *, out: Path) -> None:
+def embed(
+    run: Positional[Path], directory: Positional[Path], *, out: Path, align: bool = False
+) -> None:
     """Write the embeddings of every image under a folder to an .npz file.
 
     Args:
       run: folder of the run.
       directory: folder of images, at any depth.
       out: the file; it must not exist yet.
+      align: detect and align each face first.
     """
+    from sphereface_jax.data.aligner import face_aligner
+    from sphereface_jax.data.images import find_image_paths
     from sphereface_jax.data.vectors import FaceVectors, save_vectors
-    from sphereface_jax.embedder import FaceEmbedder, find_faces
+    from sphereface_jax.embedder import FaceEmbedder
     from sphereface_jax.training.reporting import counting
 
     if out.exists():
@@ -98,12 +81,10 @@ def embed(run: Positional[Path], directory: Positional[Path], *, out: Path) -> N
             f"{out}: expected a file that does not exist yet; delete it or name another"
         )
     if not out.parent.is_dir():
-        raise FileNotFoundError(
-            f"{out.parent}: expected a folder to write {out.name} into, found none"
-        )
+        raise FileNotFoundError(f"{out.parent}: expected a folder for --out, found none")
     console = Console(soft_wrap=True)
-    paths = find_faces(directory)
-    embedder = FaceEmbedder.from_run(run)
+    paths = find_image_paths(directory)
+    embedder = FaceEmbedder.from_run(run, aligner=face_aligner() if align else None)
     with counting(console, "embedding", "images", len(paths)) as advance:
         vectors = embedder.embed_paths(paths, advance=advance)
     names = [path.relative_to(directory).as_posix() for path in paths]
@@ -113,17 +94,94 @@ def embed(run: Positional[Path], directory: Positional[Path], *, out: Path) -> N
 
 
 @app.command
-def compare(run: Positional[Path], first: Positional[Path], second: Positional[Path]) -> None:
+def compare(
+    run: Positional[Path],
+    first: Positional[Path],
+    second: Positional[Path],
+    *,
+    align: bool = False,
+) -> None:
     """Say how alike two faces are, and whether they are one person.
 
     Args:
       run: folder of the run.
-      first: an aligned face.
+      first: a face, aligned unless --align.
       second: another.
+      align: detect and align each face first.
     """
-    from sphereface_jax.evaluate import compare_faces
+    from sphereface_jax.commands.calibration import compare_faces
 
-    compare_faces(run, first, second, console=Console(soft_wrap=True))
+    compare_faces(run, first, second, align=align, console=Console(soft_wrap=True))
+
+
+@app.command
+def align(
+    source: Positional[Path],
+    *,
+    out: Path,
+    landmarks: Path | None = None,
+    image_size: tuple[int, int] = (112, 112),
+) -> None:
+    """Cut aligned faces out of every image under a folder, into the same names elsewhere.
+
+    Args:
+      source: folder of photographs, at any depth.
+      out: folder of the aligned faces; a second call goes on where the first one stopped.
+      landmarks: a file of five points an image; without it a detector finds them.
+      image_size: 112 112 or 112 96.
+    """
+    from sphereface_jax.data.aligner import align_folder, face_aligner
+    from sphereface_jax.data.images import find_image_paths
+    from sphereface_jax.training.reporting import counting
+
+    console = Console(soft_wrap=True)
+    aligner = face_aligner(image_size, landmarks)
+    with counting(console, "aligning", "images", len(find_image_paths(source))) as advance:
+        summary = align_folder(source, out, aligner, advance=advance)
+    for line in summary.lines():
+        console.print(line, highlight=False)
+
+
+@app.command
+def prepare(
+    source: Positional[str],
+    *,
+    out: Path,
+    name: str = "face_folder",
+    split: str = "train",
+    exclude: tuple[str, ...] = (),
+    align: bool = False,
+    landmarks: Path | None = None,
+    check_overlap: str | None = None,
+) -> None:
+    """Write any set of faces as a TFDS data set of ArrayRecord files.
+
+    Args:
+      source: a folder of identities, an archive, a RecordIO set, a list file or a data set's name.
+      out: TFDS's data folder; a second call goes on where the first one stopped.
+      name: of the data set.
+      split: of the data set.
+      exclude: names of identities to leave out.
+      align: detect and align each face first.
+      landmarks: align by this file of five points an image.
+      check_overlap: an evaluation set to look for in this one.
+    """
+    from sphereface_jax.commands.prepare import check_overlap as report_overlap
+    from sphereface_jax.commands.prepare import prepare_faces
+
+    console = Console(soft_wrap=True)
+    prepare_faces(
+        source,
+        out,
+        name=name,
+        split=split,
+        exclude=exclude,
+        align=align,
+        landmarks=landmarks,
+        console=console,
+    )
+    if check_overlap is not None:
+        report_overlap(source, check_overlap, out, console=console)
 
 
 def main(args: Sequence[str] | None = None) -> None:

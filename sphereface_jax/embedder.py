@@ -7,7 +7,8 @@ from typing import Self
 
 import numpy as np
 
-from sphereface_jax.data.images import ImagePaths, is_image_path
+from sphereface_jax.data.aligner import AlignedImages, FaceAligner
+from sphereface_jax.data.images import ImagePaths
 from sphereface_jax.data.pipeline import ImageSequence
 from sphereface_jax.data.vectors import FaceVectors
 from sphereface_jax.embedding import embed, embed_images
@@ -21,6 +22,7 @@ class FaceEmbedder:
     Args:
       run: a trained network.
       batch_size: images at a time.
+      aligner: aligns each image first; without it the images must be aligned.
 
     Example:
       >>> embedder = FaceEmbedder.from_run(Path("runs/quickstart"))  # doctest: +SKIP
@@ -28,20 +30,23 @@ class FaceEmbedder:
       (2, 128)
     """
 
-    def __init__(self, run: SavedRun, *, batch_size: int = 64):
+    def __init__(self, run: SavedRun, *, batch_size: int = 64, aligner: FaceAligner | None = None):
         self.run = run
+        self._aligner = aligner
         self._transform = face_transform(run.config.data)
         self._batch_size = batch_size
         self._apply = functools.partial(embed, run.graph, run.params, run.model_state)
 
     @classmethod
-    def from_run(cls, path: Path, *, batch_size: int = 64) -> Self:
+    def from_run(
+        cls, path: Path, *, batch_size: int = 64, aligner: FaceAligner | None = None
+    ) -> Self:
         """Reads the newest checkpoint of a run.
 
         Raises:
           FileNotFoundError: the folder holds no run, or the run has no checkpoint yet.
         """
-        return cls(load_run(path), batch_size=batch_size)
+        return cls(load_run(path), batch_size=batch_size, aligner=aligner)
 
     def embed_source(
         self, source: ImageSequence, *, advance: Callable[[int], None] = lambda count: None
@@ -53,7 +58,7 @@ class FaceEmbedder:
         """
         both = embed_images(
             self._apply,
-            source,
+            source if self._aligner is None else AlignedImages(source, self._aligner),
             transform=self._transform,
             batch_size=min(self._batch_size, len(source)),
             advance=advance,
@@ -69,18 +74,3 @@ class FaceEmbedder:
         """Returns the embeddings of image files."""
         embeddings, mirrored = self.embed_source(ImagePaths(paths), advance=advance)
         return FaceVectors([Path(path).as_posix() for path in paths], embeddings, mirrored)
-
-
-def find_faces(directory: Path) -> list[Path]:
-    """Returns every image under a folder, at any depth, in sorted order.
-
-    Raises:
-      FileNotFoundError: there is no such folder.
-      ValueError: it holds no image.
-    """
-    if not directory.is_dir():
-        raise FileNotFoundError(f"{directory}: expected a folder of images, found none")
-    found = sorted(path for path in directory.rglob("*") if is_image_path(path.name))
-    if not found:
-        raise ValueError(f"{directory}: expected images (.jpg, .png, ...), found none")
-    return found

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from faces_on_disk import make_face, make_folder, write_image
 
-from sphereface_jax.data.aligner import AlignedImages, FaceAligner, align_folder
+from sphereface_jax.data.aligner import AlignedImages, FaceAligner, align_folder, face_aligner
 from sphereface_jax.data.alignment import (
     REFERENCE_POINTS,
     Detection,
@@ -165,11 +165,12 @@ def raw_folder(directory: Path) -> Path:
 def test_align_folder_writes_crops_lists_what_it_skips_and_goes_on(tmp_path: Path) -> None:
     raw, out = raw_folder(tmp_path / "raw"), tmp_path / "out"
     counted = []
-    summary = align_folder(raw, out, DETECTING, described_as="centre", advance=counted.append)
+    summary = align_folder(raw, out, DETECTING, advance=counted.append)
     assert (summary.aligned, summary.kept, sum(counted)) == (3, 0, 5)
     names = [name for name, _ in summary.skipped]
     assert names == ["bob/dark.png", "bob/torn.jpg"]
     assert "dark.png: no face found" in summary.skipped[0][1]
+    assert summary.lines()[:2] == ["aligned 3 images, found 0 aligned before", "left out: 2"]
     assert (out / "skipped.tsv").read_text().splitlines()[0].startswith("bob/dark.png\t")
     crop = read_image(out / "ann" / "0001.jpg")
     expected = align_face(make_face(1), POINTS, (112, 112))
@@ -177,7 +178,7 @@ def test_align_folder_writes_crops_lists_what_it_skips_and_goes_on(tmp_path: Pat
 
     (out / "ann" / "0001.jpg").unlink()
     before = (out / "ann" / "0000.jpg").stat().st_mtime_ns
-    summary = align_folder(raw, out, DETECTING, described_as="centre")
+    summary = align_folder(raw, out, DETECTING)
     assert (summary.aligned, summary.kept, len(summary.skipped)) == (1, 2, 2)
     assert (out / "ann" / "0000.jpg").stat().st_mtime_ns == before
     assert not list(out.rglob("*.tmp"))
@@ -185,8 +186,10 @@ def test_align_folder_writes_crops_lists_what_it_skips_and_goes_on(tmp_path: Pat
 
 def test_align_folder_by_landmarks(tmp_path: Path) -> None:
     raw = make_folder(tmp_path / "raw", {"ann": 1, "bob": 1})
-    aligner = FaceAligner((112, 96), landmarks={"bob/0000.png": POINTS})
-    summary = align_folder(raw, tmp_path / "out", aligner, described_as="points.txt")
+    numbers = "\t".join(map(str, POINTS.ravel()))
+    (tmp_path / "points.txt").write_text(f"bob/0000.png\t{numbers}\n")
+    aligner = face_aligner((112, 96), tmp_path / "points.txt")
+    summary = align_folder(raw, tmp_path / "out", aligner)
     assert summary.skipped == [("ann/0000.png", "ann/0000.png: not in the landmark file")]
     assert read_image(tmp_path / "out/bob/0000.jpg").shape == (112, 96, 3)
     assert json.loads((tmp_path / "out/alignment.json").read_text()) == {
@@ -194,7 +197,7 @@ def test_align_folder_by_landmarks(tmp_path: Path) -> None:
         "points": "points.txt",
     }
     with pytest.raises(ValueError, match=r"found crops made with .*points\.txt"):
-        align_folder(raw, tmp_path / "out", DETECTING, described_as="mtcnn")
+        align_folder(raw, tmp_path / "out", DETECTING)
 
 
 @pytest.mark.parametrize(
@@ -211,14 +214,14 @@ def test_align_folder_by_landmarks(tmp_path: Path) -> None:
 def test_align_folder_gives_one_line(tmp_path: Path, prepare, message) -> None:
     prepare(tmp_path / "raw")
     with pytest.raises(ValueError, match=message) as caught:
-        align_folder(tmp_path / "raw", tmp_path / "out", DETECTING, described_as="x")
+        align_folder(tmp_path / "raw", tmp_path / "out", DETECTING)
     assert "\n" not in str(caught.value)
 
 
 def test_align_folder_never_writes_into_its_source(tmp_path: Path) -> None:
     raw = raw_folder(tmp_path / "raw")
     with pytest.raises(ValueError, match="expected a folder outside of"):
-        align_folder(raw, raw / "crops", DETECTING, described_as="x")
+        align_folder(raw, raw / "crops", DETECTING)
 
 
 def test_aligned_images_are_a_sequence(tmp_path: Path) -> None:

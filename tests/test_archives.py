@@ -142,6 +142,7 @@ def test_a_truncated_archive_gives_one_line(folder: ImageFolder, kind: str) -> N
         with pytest.raises(ValueError, match=str(path)) as caught:
             open_source(str(path))
         assert "\n" not in str(caught.value)
+    assert "cut short" in str(caught.value)
 
 
 def test_damage_within_a_zip_is_named(folder: ImageFolder) -> None:

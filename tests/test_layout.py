@@ -21,6 +21,7 @@ ALLOWED = {
     "models": {"_checks"},
     "data": {"_checks"},
     "evaluation": {"_checks", "geometry"},
+    "tasks": {"_checks", "geometry", "data", "evaluation"},
     "reports": {"evaluation"},
 }
 HEAVY = ("flax", "optax", "grain", "orbax", "tensorflow_datasets", "cv2", "matplotlib", "tyro")

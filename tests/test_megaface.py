@@ -10,6 +10,7 @@ import pytest
 from sphereface_jax.data.megaface import (
     MegafaceList,
     read_megaface_feature,
+    read_megaface_features,
     read_megaface_list,
     read_megaface_noises,
     write_megaface_feature,
@@ -53,6 +54,23 @@ def test_a_feature_file_is_an_opencv_matrix(tmp_path: Path) -> None:
     write_megaface_feature(path, feature)
     assert path.read_bytes() == struct.pack("<4i3f", 3, 1, 4, 5, 1.5, -2.0, 0.25)
     np.testing.assert_array_equal(read_megaface_feature(path), feature)
+
+
+def test_a_folder_of_features_is_called_by_its_images(tmp_path: Path) -> None:
+    write_megaface_feature(tmp_path / "facescrub" / "A_B" / "A_B_1.png_net_v2.bin", np.ones(2))
+    write_megaface_feature(tmp_path / "1" / "2@N00" / "3_0.jpg.bin", np.array([0.5, 2.0]))
+    (tmp_path / "notes.bin").write_text("no feature")
+    vectors = read_megaface_features(tmp_path)
+    assert vectors.paths == ["1/2@N00/3_0.jpg", "facescrub/A_B/A_B_1.png"]
+    np.testing.assert_array_equal(vectors.embeddings, [[0.5, 2], [1, 1]])
+    write_megaface_feature(tmp_path / "1" / "x.jpg_net.bin", np.ones(3))
+    with pytest.raises(ValueError, match=r"x\.jpg_net\.bin: expected 2 numbers as in the first"):
+        read_megaface_features(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty: expected feature files such as IMAGE"):
+        read_megaface_features(tmp_path / "empty")
+    with pytest.raises(FileNotFoundError, match="none: expected a folder of feature files"):
+        read_megaface_features(tmp_path / "none")
 
 
 @pytest.mark.parametrize(

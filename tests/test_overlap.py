@@ -126,6 +126,11 @@ def test_overlap_of_two_folders(tmp_path: Path) -> None:
     ((first, second, bits),) = report.two_names  # cat's twice the same is no label noise
     assert (first[-13:], second[-9:], bits) == ("Ann_Lee/0.png", "bob/1.png", 0)
     assert report.to_json()["shared_names"] == ["Ann_Lee"]
+    assert report.lines()[:3] == [
+        "identities in both sets, by name: 1",
+        "  Ann_Lee",
+        "pictures in both sets: 1",
+    ]
 
 
 def test_overlap_with_a_pack(tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def test_damage_gives_one_line(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="damaged or truncated pickle"):
             read_pack(path)
     write_pack(path, [b"not an image", *IMAGES[1:]], ANSWERS)
-    with pytest.raises(UnreadableImage, match="pair 0 image 0: not an image"):
+    with pytest.raises(UnreadableImage, match="pair 0 image 0: not a whole image"):
         read_pack(path)[0]
 
 

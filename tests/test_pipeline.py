@@ -222,6 +222,18 @@ def test_ordered_batches_pad_the_last() -> None:
     np.testing.assert_array_equal(images, expected)
 
 
+def test_ordered_batches_can_skip() -> None:
+    source = Faces(6, broken=(1, 4))
+    batches = list(ordered_batches(source, 4, transform=TRANSFORM, on_error="skip"))
+    valid = np.concatenate([batch["valid"] for batch in batches])
+    assert np.flatnonzero(valid).tolist() == [0, 2, 3, 5]
+    assert not batches[0]["image"][1].any()
+    with pytest.raises(UnreadableImage, match="face 1: broken"):
+        list(ordered_batches(source, 4, transform=TRANSFORM))
+    with pytest.raises(ValueError, match="on_error"):
+        list(ordered_batches(source, 4, on_error="ignore"))
+
+
 def test_ordered_batches_of_nothing() -> None:
     assert list(ordered_batches(ImagePaths([]), 4)) == []
 

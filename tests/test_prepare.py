@@ -108,11 +108,18 @@ def test_an_interrupted_call_goes_on(folder: ImageFolder, tmp_path: Path) -> Non
 def test_what_cannot_be_used_is_left_out_and_listed(folder: ImageFolder, tmp_path: Path) -> None:
     torn = [Path(folder.describe(i)) for i in (0, 3, 4)]  # bob's two, so nobody is left of him
     for path in torn:
-        path.write_bytes(path.read_bytes()[:100])
+        path.write_bytes(path.read_bytes()[:-200])
     summary = prepare(folder, tmp_path / "out", described_as=FROM)
     assert (summary.images, summary.identities) == (6, 2)
     assert [name for name, _ in summary.skipped] == [str(path) for path in torn]
     assert "truncated" in summary.skipped[0][1]
+    lines = summary.lines()
+    assert lines[0] == f"{summary.directory}: 6 images of 2 identities"
+    assert lines[1:4] == [
+        "images an identity: 2 to 4, median 3",
+        "sizes: 6 of 112x112",
+        "left out: 3",
+    ]
     assert open_source(summary.directory).labels.tolist() == [0, 0, 2, 2, 2, 2]
 
 
@@ -123,6 +130,20 @@ def test_a_shard_of_nothing_but_unreadable_images(folder: ImageFolder, tmp_path:
     source = open_source(summary.directory)
     assert source.labels.tolist() == [1, 1, 2, 2, 2, 2]
     assert source.read_encoded(0) == folder.read_encoded(3)
+
+
+def test_a_full_disk_gives_one_line(folder: ImageFolder, tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))
+    try:
+        with pytest.raises(OSError, match="array_record-00000-of-00003: cannot be written; ") as e:
+            prepare(folder, tmp_path / "out", described_as=FROM)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "\n" not in str(e.value)
+    assert not list((tmp_path / "out").rglob("*array_record*"))
+    assert prepare(folder, tmp_path / "out", described_as=FROM).images == 9
 
 
 def test_nothing_usable_gives_one_line(folder: ImageFolder, tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_a_prepared_data_set_is_a_source(data_dir: Path, spec: str) -> None:
     for index in range(len(source)):
         assert source.describe(index).endswith(f"[test] record {index}")
         if source.read_encoded(index) == TRUNCATED:
-            with pytest.raises(UnreadableImage, match=f"record {index}: not an image"):
+            with pytest.raises(UnreadableImage, match=f"record {index}: not a whole image"):
                 source[index]
         else:
             example = source[index]

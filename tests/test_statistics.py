@@ -1,5 +1,6 @@
 """Statistics: intervals on sets whose draws can be counted, McNemar against SciPy."""
 
+import dataclasses
 import json
 import math
 
@@ -8,6 +9,7 @@ import pytest
 from scipy import stats
 from sklearn import metrics
 
+from sphereface_jax.evaluation import statistics as statistics_module
 from sphereface_jax.evaluation.pairs import Pairs
 from sphereface_jax.evaluation.roc import area_under_curve, roc_curve
 from sphereface_jax.evaluation.statistics import (
@@ -78,15 +80,46 @@ def test_verification_intervals_hold_the_measure() -> None:
     pairs = Pairs(
         left, right, is_same=people[left] == people[right], folds=rng.integers(0, 10, 400)
     )
-    result = lfw_insightface(embeddings, pairs)
-    intervals = verification_intervals(result, pairs, people, num_draws=200)
-    low, high = intervals["accuracy_10_fold"]
-    assert low < result.is_correct.mean() < high
-    assert 0.02 < high - low < 0.3
-    low, high = intervals["auc"]
-    assert low < result.auc < high
+    results = {"insightface": lfw_insightface(embeddings, pairs), "authors": None}
+    results["authors"] = lfw_authors(embeddings, pairs)
+    intervals = verification_intervals(results, pairs, people, num_draws=200)
+    assert set(intervals) == {"insightface", "authors"}
+    for name, result in results.items():
+        low, high = intervals[name]["accuracy_10_fold"]
+        assert low < result.is_correct.mean() < high
+        assert 0.02 < high - low < 0.3
+        low, high = intervals[name]["auc"]
+        assert low < result.auc < high
     with pytest.raises(ValueError, match=r"identities: expected shape \[N\] with N >= 160"):
-        verification_intervals(result, pairs, people[:159])
+        verification_intervals(results, pairs, people[:159])
+
+
+def test_verification_intervals_are_those_of_a_weighted_roc(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(statistics_module, "_NUMBERS_PER_BLOCK", 100)  # a few draws a block
+    rng = np.random.default_rng(1)
+    people, rows = np.arange(60) // 2, np.arange(30)
+    is_same = rows < 15
+    left = np.where(is_same, 2 * rows, rng.permutation(30))
+    right = np.where(is_same, 2 * rows + 1, 59 - rows)
+    pairs = Pairs(left, right, is_same=is_same, folds=rows % 3)
+    # Scores of one decimal tie within and between the kinds.
+    scores = np.round(rng.normal(size=30) + is_same, 1)
+    result = dataclasses.replace(
+        lfw_insightface(rng.normal(size=(60, 4)), pairs), scores=scores, is_correct=scores > 0.5
+    )
+    intervals = verification_intervals({"x": result}, pairs, people, num_draws=150)["x"]
+
+    def auc(weights: np.ndarray) -> float:
+        return area_under_curve(roc_curve(scores, is_same, weights=weights))
+
+    for measure, statistic in (
+        ("auc", auc),
+        ("accuracy_10_fold", lambda weights: np.average(scores > 0.5, weights=weights)),
+    ):
+        expected = bootstrap_interval(statistic, people[left], people[right], num_draws=150)
+        assert intervals[measure] == pytest.approx(expected, rel=1e-12)
 
 
 def test_a_weighted_roc_agrees_with_scikit_learn() -> None:

@@ -62,6 +62,12 @@ def test_seed_identity_and_view_each_change_the_image() -> None:
     assert len({render_face(*key, SMALL).tobytes() for key in keys}) == len(keys)
 
 
+def test_numpy_integers_name_the_same_images() -> None:
+    key = (7, 1 << 20, 3)
+    numpy_key = [np.int64(value) for value in key]
+    np.testing.assert_array_equal(render_face(*key, SMALL), render_face(*numpy_key, SMALL))
+
+
 def test_half_the_resolution_shows_the_same_face() -> None:
     errors = {}
     for view in (0, 1):
@@ -128,6 +134,25 @@ def test_two_thousand_million_identities_cost_nothing() -> None:
 def test_an_impossible_source_says_so(counts: tuple[int, int], first: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SyntheticFaces(*counts, first_identity=first)
+
+
+def test_a_source_that_cannot_be_painted_says_so_at_once() -> None:
+    with pytest.raises(ValueError, match="seed: expected an integer"):
+        SyntheticFaces(2, 2, seed=-1)
+    with pytest.raises(ValueError, match="image_size: expected at least"):
+        SyntheticFaces(2, 2, image_size=(4, 4))
+
+
+def test_raw_pixels_hardly_tell_people_apart() -> None:
+    """Even the best threshold on the pairs themselves leaves more than a fifth of them wrong."""
+    source = SyntheticFaces(200, 4, image_size=SMALL, first_identity=5000)
+    left, right, is_same, _ = verification_pairs(source.labels, pairs_per_fold=100)
+    pixels = np.stack([source[i]["image"].ravel() for i in range(len(source))]).astype(np.float64)
+    pixels -= pixels.mean(0)
+    pixels /= np.linalg.norm(pixels, axis=1, keepdims=True)
+    by_cosine = is_same[np.argsort((pixels[left] * pixels[right]).sum(1))]
+    right_if_cut_here = np.cumsum(~by_cosine) + by_cosine.sum() - np.cumsum(by_cosine)
+    assert 0.6 < right_if_cut_here.max() / len(is_same) < 0.8
 
 
 def test_the_matrix_product_is_the_formulas() -> None:

@@ -17,16 +17,19 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from faces_on_disk import make_folder
 from rich.console import Console
 from tiny_run import as_flags, tiny_config
 
 from sphereface_jax import LOSSES, sphereface2_bias_init
-from sphereface_jax.training import loop
 from sphereface_jax.training.config import LossConfig, OptimizerConfig, TrainConfig, ValConfig
-from sphereface_jax.training.loop import Interrupted, NonFiniteLossError, train
+from sphereface_jax.training.ledger import NonFiniteLossError
+from sphereface_jax.training.loop import train
 from sphereface_jax.training.optimizer import make_optimizer
+from sphereface_jax.training.reporting import Reporter
 from sphereface_jax.training.run_folder import RunFolder, read_records
-from sphereface_jax.training.saved_run import load_run
+from sphereface_jax.training.saved_run import load_run, start_from
+from sphereface_jax.training.signals import Interrupted
 from sphereface_jax.training.step import compile_train_step, make_train_step
 from sphereface_jax.training.trainer import make_trainer
 
@@ -130,6 +133,27 @@ def test_a_torn_last_line_is_left_out_and_cut(tmp_path: Path) -> None:
         assert run.metrics.read_text() == '{"step": 1}\n{"step": 2}\n'
 
 
+def test_a_run_killed_before_its_result_was_written_writes_it(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path / "run", steps=4)
+    record = train(config, console=quiet())
+    (config.out / "result.json").unlink()
+    assert train(config, console=quiet()) == record
+    assert json.loads((config.out / "result.json").read_text()) == record
+
+
+def test_unreadable_images_are_replaced_and_counted(tmp_path: Path) -> None:
+    people = make_folder(tmp_path / "people", {"Ann": 4, "Bob": 4})
+    (people / "Bob" / "0000.png").write_bytes(b"")
+    config = tiny_config(tmp_path / "run", steps=4)
+    data = dataclasses.replace(config.data, train=str(people), resize=True)
+    with pytest.raises(ValueError, match=r"Bob.0000\.png"):
+        train(dataclasses.replace(config, data=data), console=quiet())
+    skipping = dataclasses.replace(data, on_error="skip")
+    console = quiet()
+    train(dataclasses.replace(config, out=tmp_path / "skips", data=skipping), console=console)
+    assert "unreadable images were replaced" in said(console)
+
+
 def test_nan_stops_the_run_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
     config = tiny_config(tmp_path / "run")
     explode = optax.chain(
@@ -159,14 +183,14 @@ def test_sigterm_saves_and_the_run_goes_on_to_the_same_bits(
 ) -> None:
     undisturbed, stopped = tiny_config(tmp_path / "a"), tiny_config(tmp_path / "b")
     train(undisturbed, console=quiet())
-    append = loop.Reporter.metrics
+    append = Reporter.metrics
 
     def terminate_at_step_6(self, record):
         append(self, record)
         if record["step"] == 6:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(loop.Reporter, "metrics", terminate_at_step_6)
+    monkeypatch.setattr(Reporter, "metrics", terminate_at_step_6)
     with pytest.raises(Interrupted) as caught:
         train(stopped, console=quiet())
     assert caught.value.code == 128 + signal.SIGTERM
@@ -209,11 +233,11 @@ def test_init_from_takes_the_weights(finished: TrainConfig, tmp_path: Path) -> N
     same = dataclasses.replace(
         finished, out=tmp_path / "same", init_from=finished.out, steps=1, val=finished.val
     )
-    state = loop.start_from(make_trainer(same, 25).init(), same, 25)[0]
+    state = start_from(make_trainer(same, 25).init(), same, 25)[0]
     chex.assert_trees_all_equal(state.params, old.params)
     np.testing.assert_array_equal(state.prototypes, old.prototypes)
     fresh = make_trainer(same, 30).init()
-    state, line = loop.start_from(fresh, same, 30)
+    state, line = start_from(fresh, same, 30)
     np.testing.assert_array_equal(state.prototypes, fresh.prototypes)
     assert "new prototypes for 30 classes in place of 25" in line
     record = train(same, console=quiet())
@@ -224,7 +248,7 @@ def test_init_from_another_network_is_refused(finished: TrainConfig, tmp_path: P
     config = tiny_config(tmp_path / "run", init_from=finished.out)
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, embedding_dim=9))
     with pytest.raises(ValueError, match=r"expected weights of spherenet4 .* -> 9"):
-        loop.start_from(make_trainer(config, 6).init(), config, 6)
+        start_from(make_trainer(config, 6).init(), config, 6)
 
 
 def batch_of(config: TrainConfig, seed: int) -> dict[str, jax.Array]:

@@ -77,6 +77,19 @@ def test_shifts_are_spread_evenly() -> None:
     assert counts.min() > 330
 
 
+@pytest.mark.parametrize("color_order", ["rgb", "bgr"])
+@pytest.mark.parametrize("mirror", [0.0, 1.0])
+def test_the_result_is_written_into_a_row_of_a_batch(color_order, mirror) -> None:
+    transform = FaceTransform(color_order=color_order, mirror=mirror, shift=2)
+    batch = np.zeros((3, 112, 96, 3), np.uint8)
+    row = batch[1]
+    assert transform(make_face(0), draws(x=0.1), row) is row
+    np.testing.assert_array_equal(batch[1], transform(make_face(0), draws(x=0.1)))
+    assert not batch[[0, 2]].any()
+    transform(make_face(1), None, batch[2])
+    np.testing.assert_array_equal(batch[2], transform(make_face(1)))
+
+
 @pytest.mark.parametrize("shape", [(250, 250), (112, 120), (96, 112), (1, 1)])
 def test_another_size_is_refused_unless_resizing_is_asked_for(shape) -> None:
     face = make_face(0, *shape)

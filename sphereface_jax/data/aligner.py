@@ -17,7 +17,7 @@ from sphereface_jax.data.images import (
     find_image_paths,
     read_image,
 )
-from sphereface_jax.data.landmarks import landmarks_of
+from sphereface_jax.data.landmarks import landmarks_of, read_landmarks
 from sphereface_jax.data.pipeline import available_cores
 from sphereface_jax.data.sources import ImageSequence
 
@@ -30,6 +30,7 @@ class FaceAligner:
       size: (112, 112) or (112, 96).
       landmarks: points by image name, as `read_landmarks` returns them.
       detector: finds the points where there are no `landmarks`.
+      points_from: what to call the origin of the points.
 
     Raises:
       ValueError: neither landmarks nor a detector, or both.
@@ -38,6 +39,7 @@ class FaceAligner:
     size: tuple[int, int] = (112, 112)
     landmarks: dict[str, np.ndarray] | None = None
     detector: FaceDetector | None = None
+    points_from: str = "landmarks"
 
     def __post_init__(self) -> None:
         if (self.landmarks is None) == (self.detector is None):
@@ -65,6 +67,25 @@ class FaceAligner:
         if points is None:
             raise NoFace(f"{name}: not in the landmark file")
         return align_face(image, points, self.size)
+
+
+def face_aligner(size: tuple[int, int] = (112, 112), landmarks: Path | None = None) -> FaceAligner:
+    """Returns an aligner by a landmark file, or by MTCNN where there is none.
+
+    Args:
+      size: (112, 112) or (112, 96).
+      landmarks: a file of five points an image.
+
+    Raises:
+      FileNotFoundError: no such file, or the detector's extra is not installed.
+      ValueError: the file holds no landmarks.
+    """
+    if landmarks is not None:
+        points = read_landmarks(landmarks)
+        return FaceAligner(size, landmarks=points, points_from=landmarks.name)
+    from sphereface_jax.data.mtcnn import MtcnnDetector
+
+    return FaceAligner(size, detector=MtcnnDetector(), points_from="mtcnn")
 
 
 class AlignedImages:
@@ -99,13 +120,21 @@ class AlignSummary:
     kept: int
     skipped: list[tuple[str, str]]
 
+    def lines(self) -> list[str]:
+        """The summary for a terminal."""
+        return [
+            f"aligned {self.aligned:,} images, found {self.kept:,} aligned before",
+            f"left out: {len(self.skipped):,}",
+            *(f"  {why}" for _, why in self.skipped[:10]),
+            *(["  ..."] if len(self.skipped) > 10 else []),
+        ]
+
 
 def align_folder(
     source: Path,
     out: Path,
     aligner: FaceAligner,
     *,
-    described_as: str,
     num_threads: int | None = None,
     advance: Callable[[int], None] = lambda count: None,
 ) -> AlignSummary:
@@ -118,7 +147,6 @@ def align_folder(
       source: the folder of images, at any depth.
       out: where the crops go.
       aligner: how.
-      described_as: where the points come from; a second call with another word is refused.
       num_threads: as many as there are cores by default.
       advance: called with the number of images done since the last call.
 
@@ -131,7 +159,7 @@ def align_folder(
     if out.resolve().is_relative_to(source.resolve()):
         raise ValueError(f"{out}: expected a folder outside of {source}, which it would change")
     crops = _crop_names(source, paths)
-    _check_setting(out, {"size": list(aligner.size), "points": described_as})
+    _check_setting(out, {"size": list(aligner.size), "points": aligner.points_from})
 
     def work(index: int) -> str | None:
         """Why the image was skipped; an empty text if its crop was there; None if it is now."""

@@ -128,8 +128,17 @@ def _list_members(path: Path) -> Iterator[Member]:
         yield from _zip_members(path)
     elif tarfile.is_tarfile(path):
         yield from _tar_members(path)
+    elif _first_bytes(path).startswith(b"PK"):
+        raise ValueError(
+            f"{path}: expected a whole .zip, found one without its directory; it is cut short"
+        )
     else:
         raise ValueError(f"{path}: expected a .zip or a .tar, found neither")
+
+
+def _first_bytes(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(8)
 
 
 def _zip_members(path: Path) -> Iterator[Member]:
@@ -138,10 +147,13 @@ def _zip_members(path: Path) -> Iterator[Member]:
             entries = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error) as error:
         raise ValueError(f"{path}: damaged or cut short ({error})") from None
+    size = path.stat().st_size
     for entry in entries:
         name = f"{path}:{entry.filename}"
         if (entry.external_attr >> 16) & 0o170000 == 0o120000:
             raise ValueError(f"{name}: expected images in folders, found a link")
+        if not entry.filename:
+            raise ValueError(f"{name}: expected a name, found none; the archive is damaged")
         _check_inside(entry.filename, name)
         if entry.filename.endswith(".rec"):
             raise ValueError(f"{name}: a RecordIO file; unzip the archive and name its folder")
@@ -153,18 +165,19 @@ def _zip_members(path: Path) -> Iterator[Member]:
             raise ValueError(
                 f"{name}: expected to be stored or deflated, found method {entry.compress_type}"
             )
+        if not 0 <= entry.header_offset < size:
+            raise ValueError(f"{name}: damaged or cut short")
         yield Member(entry.filename, entry.header_offset, entry.compress_size, entry.compress_type)
 
 
 def _tar_members(path: Path) -> Iterator[Member]:
+    if _first_bytes(path).startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ")):
+        raise ValueError(
+            f"{path}: expected a .tar read at random, found a compressed one; decompress it first"
+        )
     try:
         with tarfile.open(path, "r:") as archive:
             entries = archive.getmembers()
-    except tarfile.ReadError:
-        raise ValueError(
-            f"{path}: expected an uncompressed .tar, which can be read at random; decompress it "
-            "first"
-        ) from None
     except (tarfile.TarError, OSError, ValueError, EOFError, OverflowError) as error:
         raise ValueError(f"{path}: damaged or cut short ({error})") from None
     size = path.stat().st_size

@@ -13,10 +13,6 @@ class AtomicFile:
       path: the file; its folder is made if need be, and a file of that name is replaced.
       sync: wait until the disk has it, so that it outlives a power cut; for many small files that
         can be made again it costs more than it saves.
-
-    Example:
-      >>> with AtomicFile(Path("/tmp/atomic_example")) as file:
-      ...     _ = file.write(b"all or nothing")
     """
 
     def __init__(self, path: Path, *, sync: bool = True):

@@ -12,6 +12,9 @@ from typing import Any
 import cv2
 import numpy as np
 
+from sphereface_jax.data.image_header import claimed_size
+
+_MOST_PIXELS = 1 << 27
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".pgm", ".bmp", ".webp")
 
 
@@ -19,7 +22,7 @@ class UnreadableImage(ValueError):  # noqa: N818
     """An image that is missing, empty, truncated or in no format that OpenCV reads."""
 
 
-def decode_image(encoded: bytes | np.ndarray, name: str) -> np.ndarray:
+def decode_image(encoded: bytes, name: str) -> np.ndarray:
     """Decodes JPEG, PNG, PGM, BMP or WebP bytes.
 
     Args:
@@ -30,18 +33,29 @@ def decode_image(encoded: bytes | np.ndarray, name: str) -> np.ndarray:
       uint8 [H, W, 3], RGB.
 
     Raises:
-      UnreadableImage: nothing there, or OpenCV refuses it (a truncated JPEG included).
+      UnreadableImage: nothing there, another format, more than 134 million pixels, or OpenCV
+        refuses it (most JPEGs cut short included).
     """
-    buffer = np.frombuffer(encoded, np.uint8)
-    if not buffer.size:
+    if not encoded:
         raise UnreadableImage(f"{name}: the image is empty (0 bytes); replace or delete it")
+    size = claimed_size(encoded)
+    if size is None:
+        raise UnreadableImage(
+            f"{name}: not a whole image in JPEG, PNG, PGM, BMP or WebP ({len(encoded)} bytes); "
+            "replace or delete it"
+        )
+    if not 0 < size[0] * size[1] <= _MOST_PIXELS:
+        raise UnreadableImage(
+            f"{name}: expected an image of 1 to {_MOST_PIXELS} pixels, found one that claims "
+            f"{size[0]}x{size[1]}; it is damaged"
+        )
     try:
-        image = cv2.imdecode(buffer, cv2.IMREAD_COLOR_RGB)
+        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB)
     except cv2.error as error:
-        raise UnreadableImage(f"{name}: {_reason(error)} ({buffer.size} bytes)") from None
+        raise UnreadableImage(f"{name}: {' '.join(str(error).split())}") from None
     if image is None:
         raise UnreadableImage(
-            f"{name}: not an image that OpenCV can decode, or truncated ({buffer.size} bytes); "
+            f"{name}: not an image that OpenCV can decode, or truncated ({len(encoded)} bytes); "
             "replace or delete it"
         )
     return image
@@ -135,7 +149,3 @@ def is_image_path(path: str | os.PathLike[str]) -> bool:
     """Whether the name ends as an image's does and is not hidden."""
     name = os.path.basename(os.fspath(path))
     return not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
-
-
-def _reason(error: cv2.error) -> str:
-    return " ".join(str(error).split())

@@ -11,6 +11,7 @@ Features lie one a file, as OpenCV writes a matrix: four int32 (rows, columns, b
 import dataclasses
 import json
 import os
+import re
 from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -18,8 +19,10 @@ from typing import Any
 import numpy as np
 
 from sphereface_jax.data.files import AtomicFile
+from sphereface_jax.data.vectors import FaceVectors
 
 _FLOAT32 = 5
+_FEATURE = re.compile(r"(?P<image>.+\.(?:jpe?g|png))(?:_[^/]*)?\.bin$", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,6 +122,39 @@ def read_megaface_feature(path: str | os.PathLike[str]) -> np.ndarray:
     if len(data) != expected:
         raise ValueError(f"{path}: expected {expected} bytes by its header, found {len(data)}")
     return np.frombuffer(data, "<f4", offset=16).astype(np.float32)
+
+
+def read_megaface_features(directory: str | os.PathLike[str]) -> FaceVectors:
+    """Reads all feature files under a folder, IMAGE.bin or IMAGE_MODEL.bin for an image's path.
+
+    Returns:
+      Their vectors, called by the images' paths below the folder.
+
+    Raises:
+      FileNotFoundError: no such folder.
+      ValueError: no such files, a damaged one, or features of different lengths.
+    """
+    root = Path(directory)
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: expected a folder of feature files, found none")
+    files = sorted(
+        os.path.join(folder, name) for folder, _, names in os.walk(root) for name in names
+    )
+    images = {
+        path: _FEATURE.match(os.path.relpath(path, root).replace(os.sep, "/")) for path in files
+    }
+    found = {path: match["image"] for path, match in images.items() if match}
+    if not found:
+        raise ValueError(f"{root}: expected feature files such as IMAGE.jpg_MODEL.bin, found none")
+    features: list[np.ndarray] = []
+    for path in found:
+        features.append(read_megaface_feature(path))
+        if len(features[-1]) != len(features[0]):
+            raise ValueError(
+                f"{path}: expected {len(features[0])} numbers as in the first file, found "
+                f"{len(features[-1])}"
+            )
+    return FaceVectors(list(found.values()), np.stack(features))
 
 
 def write_megaface_feature(path: str | os.PathLike[str], feature: np.ndarray) -> None:

@@ -42,7 +42,7 @@ class MtcnnDetector:
       thresholds: least confidence after P-Net, R-Net and O-Net.
 
     Raises:
-      ModuleNotFoundError: the extra is not installed.
+      FileNotFoundError: the extra `detect` is not installed.
       ValueError: the installed weights are not those of mtcnn 1.0.0.
     """
 
@@ -102,13 +102,13 @@ def load_weights(name: str) -> list[np.ndarray]:
     """The weights of one network out of the `mtcnn` wheel, without importing it.
 
     Raises:
-      ModuleNotFoundError: the extra is not installed.
+      FileNotFoundError: the extra `detect` is not installed.
       ValueError: the file is not the released one.
     """
     package = importlib.util.find_spec("mtcnn")
     if package is None or not package.submodule_search_locations:
-        raise ModuleNotFoundError(
-            "the face detector needs the weights in PyPI's mtcnn; "
+        raise FileNotFoundError(
+            "the face detector needs the weights in PyPI's mtcnn, which is not installed; "
             "pip install 'sphereface-jax[detect]'"
         )
     path = Path(package.submodule_search_locations[0]) / "assets" / "weights" / f"{name}.lz4"

@@ -133,8 +133,7 @@ def make_pipeline(
     _check_at_least(process_count=(process_count, 1), prefetch_batches=(prefetch_batches, 0))
     if not len(source):
         raise ValueError("source: expected at least one image, found none")
-    if on_error not in ("raise", "skip"):
-        raise ValueError(f"on_error: expected 'raise' or 'skip', got {on_error!r}")
+    _check_on_error(on_error)
     if not 0 <= process_index < process_count:
         raise ValueError(f"process_index: expected 0 to {process_count - 1}, got {process_index}")
     if batch_size % process_count:
@@ -162,6 +161,7 @@ def ordered_batches(
     batch_size: int,
     *,
     transform: FaceTransform | None = None,
+    on_error: OnError = "raise",
     num_threads: int | None = None,
     prefetch_batches: int = 2,
 ) -> Iterator[Batch]:
@@ -171,11 +171,13 @@ def ordered_batches(
       source: a face source, or `ImagePaths`.
       batch_size: examples in a batch; the last one is padded with black images.
       transform: crop and colour order; its augmentations are not applied.
+      on_error: `raise` on an unreadable image, or `skip`: a warning, and a black image not `valid`.
       num_threads: decoding threads; as many as there are cores by default, at most 16.
       prefetch_batches: batches kept ready.
 
     Yields:
-      `{"image": uint8 [B, H, W, 3], "valid": bool [B]}`; `valid` is False on the padding.
+      `{"image": uint8 [B, H, W, 3], "valid": bool [B]}`; `valid` is False on the padding
+      and on images skipped.
 
     Raises:
       ValueError: an argument out of range.
@@ -183,7 +185,8 @@ def ordered_batches(
       WrongImageSize: naming the image.
     """
     _check_at_least(batch_size=(batch_size, 1), prefetch_batches=(prefetch_batches, 0))
-    chunks = _OrderedChunks(source, transform or FaceTransform(), batch_size)
+    _check_on_error(on_error)
+    chunks = _OrderedChunks(source, transform or FaceTransform(), batch_size, on_error)
     dataset = grain.MapDataset.source(chunks)
     batches = iter(dataset.to_iter_dataset(_read_options(num_threads, prefetch_batches)))
     try:
@@ -226,7 +229,7 @@ class _TrainingChunks:
         labels = np.empty(len(local), np.int32)
         for row in range(len(local)):
             record, example = self._read(first + row)
-            images[row] = _transformed(self._transform, example, draws[row], self._source, record)
+            _transform(self._transform, example, draws[row], images[row], self._source, record)
             labels[row] = example["label"]
         return {"image": images, "label": labels}
 
@@ -252,9 +255,16 @@ class _TrainingChunks:
 class _OrderedChunks:
     """Grain's random-access source: element k is the k-th batch, padded."""
 
-    def __init__(self, source: ImageSequence, transform: FaceTransform, batch_size: int):
+    def __init__(
+        self,
+        source: ImageSequence,
+        transform: FaceTransform,
+        batch_size: int,
+        on_error: OnError,
+    ):
         cv2.setNumThreads(0)
-        self._source, self._transform, self._batch_size = source, transform, batch_size
+        self._source, self._transform = source, transform
+        self._batch_size, self._on_error = batch_size, on_error
 
     def __len__(self) -> int:
         return -(-len(self._source) // self._batch_size)
@@ -262,21 +272,30 @@ class _OrderedChunks:
     def __getitem__(self, index: int) -> Batch:
         records = range(len(self._source))[index * self._batch_size :][: self._batch_size]
         images = np.zeros((self._batch_size, *self._transform.size, 3), np.uint8)
+        valid = np.arange(self._batch_size) < len(records)
         for row, record in enumerate(records):
-            example = self._source[record]
-            images[row] = _transformed(self._transform, example, None, self._source, record)
-        return {"image": images, "valid": np.arange(self._batch_size) < len(records)}
+            try:
+                example = self._source[record]
+            except UnreadableImage as error:
+                if self._on_error == "raise":
+                    raise
+                logger.warning("skipped: %s", error)
+                valid[row] = False
+                continue
+            _transform(self._transform, example, None, images[row], self._source, record)
+        return {"image": images, "valid": valid}
 
 
-def _transformed(
+def _transform(
     transform: FaceTransform,
     example: dict[str, Any],
     draws: Sequence[float] | None,
+    out: np.ndarray,
     source: ImageSequence,
     record: int,
-) -> np.ndarray:
+) -> None:
     try:
-        return transform(example["image"], draws)
+        transform(example["image"], draws, out)
     except WrongImageSize as error:
         raise WrongImageSize(f"{source.describe(record)}: {error}") from None
 
@@ -296,6 +315,11 @@ def available_cores() -> int:
     """The cores that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def _check_on_error(on_error: str) -> None:
+    if on_error not in ("raise", "skip"):
+        raise ValueError(f"on_error: expected 'raise' or 'skip', got {on_error!r}")
 
 
 def _check_at_least(**arguments: tuple[int, int]) -> None:

@@ -6,12 +6,13 @@ an interrupted call goes on at the last whole one. The result is what TFDS itsel
 `tfds.builder(NAME, data_dir=OUT)` and `open_source("NAME", data_dir=OUT)` read it.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,19 @@ class PrepareSummary:
     images_per_identity: tuple[int, float, int]
     sizes: dict[str, int]
     skipped: list[tuple[str, str]]
+
+    def lines(self) -> list[str]:
+        """The summary for a terminal."""
+        fewest, median, most = self.images_per_identity
+        sizes = ", ".join(f"{count:,} of {size}" for size, count in sorted(self.sizes.items()))
+        return [
+            f"{self.directory}: {self.images:,} images of {self.identities:,} identities",
+            f"images an identity: {fewest:,} to {most:,}, median {median:g}",
+            f"sizes: {sizes}",
+            f"left out: {len(self.skipped):,}",
+            *(f"  {why}" for _, why in self.skipped[:10]),
+            *(["  ..."] if len(self.skipped) > 10 else []),
+        ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,16 +183,12 @@ def _write_shard(
     pool: ThreadPoolExecutor,
     advance: Callable[[int], None],
 ) -> _Shard:
-    from array_record.python.array_record_module import ArrayRecordWriter
-
     def encode(chunk: range) -> list[EncodedFace | UnreadableImage]:
         return [_encoded_or_error(source, index, aligner) for index in chunk]
 
     labels, skipped, num_bytes = [], [], 0
     sizes: Counter[str] = Counter()
-    temporary = path.with_name(f".{path.name}.tmp")
-    writer = ArrayRecordWriter(str(temporary), "group_size:1")
-    try:
+    with _array_record_writer(path) as writer:
         chunks = [indices[i : i + _CHUNK] for i in range(0, len(indices), _CHUNK)]
         for chunk, faces in zip(chunks, pool.map(encode, chunks), strict=True):
             for index, face in zip(chunk, faces, strict=True):
@@ -191,10 +201,26 @@ def _write_shard(
                 writer.write(example)
                 num_bytes += len(example)
             advance(len(chunk))
-    finally:
-        writer.close()
-    os.replace(temporary, path)
     return _Shard(labels, dict(sizes), num_bytes, skipped)
+
+
+@contextlib.contextmanager
+def _array_record_writer(path: Path) -> Iterator[Any]:
+    """A writer whose file appears under its name when the block ends without an error."""
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    temporary = path.with_name(f".{path.name}.tmp")
+    writer = ArrayRecordWriter(str(temporary), "group_size:1,uncompressed")  # JPEG is dense
+    try:
+        try:
+            yield writer
+        finally:
+            writer.close()
+        os.replace(temporary, path)
+    except RuntimeError as error:
+        raise OSError(f"{path}: cannot be written; {' '.join(str(error).split())}") from None
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _encoded_or_error(

@@ -143,7 +143,7 @@ class RecordFile:
         """The offsets of all records, from their headers alone."""
         offset, inside = 0, False
         while offset < self._size:
-            name = f"the record at byte {offset}"
+            name = "a record"
             flag, length = self._parse_part(self._read(offset, _PART.size), offset, name)
             if inside != (flag in (_MIDDLE, _LAST)):
                 raise self._damaged(

@@ -33,7 +33,8 @@ class SyntheticFaces:
       first_identity: where the range of people starts.
 
     Raises:
-      ValueError: a count below 1, or identities that would reach beyond 2³¹.
+      ValueError: a count below 1, identities that would reach beyond 2³¹, or a seed or image size
+        that `render_face` refuses.
 
     Example:
       >>> train = SyntheticFaces(1000, 20)
@@ -50,7 +51,7 @@ class SyntheticFaces:
     first_identity: int = 0
 
     def __post_init__(self) -> None:
-        """Checks the ranges."""
+        """Checks the ranges and paints one face, so that what cannot be painted is named now."""
         for name in ("num_identities", "views_per_identity"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
@@ -60,6 +61,7 @@ class SyntheticFaces:
                 "first_identity: expected identities within [0, 2**31), "
                 f"got [{self.first_identity}, {last})"
             )
+        render_face(self.seed, self.first_identity, 0, self.image_size)
 
     def __len__(self) -> int:
         """The number of images."""

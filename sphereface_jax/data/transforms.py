@@ -10,6 +10,7 @@ whatever batch, process or resumed run it appears in.
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Literal
 
@@ -94,34 +95,50 @@ class FaceTransform:
         if self.shift < 0 or 2 * self.shift >= min(self.size):
             raise ValueError(f"shift: expected 0 to {min(self.size) // 2} pixels, got {self.shift}")
 
-    def __call__(self, image: np.ndarray, draws: Sequence[float] | None = None) -> np.ndarray:
+    def __call__(
+        self,
+        image: np.ndarray,
+        draws: Sequence[float] | None = None,
+        out: np.ndarray | None = None,
+    ) -> np.ndarray:
         """Transforms one face.
 
         Args:
           image: uint8 [H, W, 3], RGB.
           draws: the example's row of `example_draws`; None switches augmentation off.
+          out: uint8 [*size, 3], contiguous, to write into: a row of a batch.
 
         Returns:
-          uint8 [*size, 3], in `color_order`; possibly a view of `image`.
+          uint8 [*size, 3], in `color_order`: `out` if it is given, else possibly a view of `image`.
 
         Raises:
           WrongImageSize: another size, and `resize` is off.
         """
         height, width = self.size
-        if image.shape[:2] not in ((height, width), (height, height)):
+        if image.shape[0] != height or image.shape[1] not in (width, height):
             image = self._resized(image)
         top, left = 0, (image.shape[1] - width) // 2
-        mirrored = False
-        if draws is not None:
-            top += _integer(draws[_SHIFT_Y], self.shift)
-            left += _integer(draws[_SHIFT_X], self.shift)
-            mirrored = draws[_MIRROR] < self.mirror
-        image = _window(image, top, left, height, width)
-        if mirrored:
-            image = cv2.flip(image, 1)
-        if draws is not None:
-            image = self._degraded(image, draws)
-        return cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if self.color_order == "bgr" else image
+        if draws is None:
+            image = image[top : top + height, left : left + width]
+        else:
+            if self.shift:
+                top += _integer(draws[_SHIFT_Y], self.shift)
+                left += _integer(draws[_SHIFT_X], self.shift)
+            image = _window(image, top, left, height, width)
+            if draws[_MIRROR] < self.mirror:
+                image = cv2.flip(image, 1)
+            if self._degrades:
+                image = self._degraded(image, draws)
+        if self.color_order == "bgr":
+            return cv2.cvtColor(image, cv2.COLOR_RGB2BGR, dst=out)
+        if out is None:
+            return image
+        out[...] = image
+        return out
+
+    @functools.cached_property
+    def _degrades(self) -> bool:
+        return any((self.crop, self.low_resolution, self.blur, self.photometric, self.cutout))
 
     def _degraded(self, image: np.ndarray, draws: Sequence[float]) -> np.ndarray:
         if draws[_CROP] < self.crop:

@@ -6,12 +6,16 @@ mirrored    float [N, D], of the mirror images; optional, `sphereface embed` wri
 """
 
 import os
+import re
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+_SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]{1,3}$")
 
 
 @dataclass(frozen=True)
@@ -28,29 +32,84 @@ class FaceVectors:
     embeddings: np.ndarray
     mirrored: np.ndarray | None = None
 
-    def features(self) -> np.ndarray:
+    def features(self, rows: np.ndarray | None = None) -> np.ndarray:
         """Returns what the authors compare: an image's vector and its mirror image's, joined.
 
-        [N, 2D] where there are mirror images, the vectors as they are where not.
+        Args:
+          rows: [M] integers, which images; all of them by default.
+
+        Returns:
+          [M, 2D] where there are mirror images, the vectors [M, D] as they are where not.
         """
-        if self.mirrored is None:
-            return self.embeddings
-        return np.concatenate([self.embeddings, self.mirrored], axis=1)
+        both = [self.embeddings] if self.mirrored is None else [self.embeddings, self.mirrored]
+        if rows is not None:
+            both = [part[rows] for part in both]
+        return both[0] if len(both) == 1 else np.concatenate(both, axis=1)
 
-    def rows(self) -> dict[str, int]:
-        """Returns the row of each image by its name `identity/image`, without suffix."""
-        return {image_name(path): row for row, path in enumerate(self.paths)}
+    @property
+    def flip(self) -> str:
+        """What `features` does with the mirror images, "concatenated" or "none"."""
+        return "none" if self.mirrored is None else "concatenated"
+
+    def find_rows(self, names: Sequence[str]) -> np.ndarray:
+        """Finds images by name: by as many of the last parts of their path as the name has.
+
+        A suffix such as `.jpg` says nothing: `Ann/Ann_0001` is found as `lfw/Ann/Ann_0001.png`.
+
+        Returns:
+          int64 [M], the row of each name, -1 for those that are missing.
+
+        Raises:
+          ValueError: a name is the ending of two paths.
+        """
+        rows = np.full(len(names), -1, np.int64)
+        wanted = [without_suffix(name) for name in names]
+        depths = np.array([name.count("/") + 1 for name in wanted], np.int64)
+        for depth in np.unique(depths).tolist():
+            row_of: dict[str, int] = {}
+            twice = set()
+            for row, path in enumerate(self.paths):
+                ending = path_ending(path, depth)
+                if row_of.setdefault(ending, row) != row:
+                    twice.add(ending)
+            for place in np.flatnonzero(depths == depth).tolist():
+                rows[place] = row_of.get(wanted[place], -1)
+                if wanted[place] in twice:
+                    raise ValueError(
+                        f"vectors: expected one image {names[place]!r}, found several paths that "
+                        f"end so, {self.paths[rows[place]]!r} the first"
+                    )
+        return rows
 
 
-def image_name(path: str) -> str:
-    """Returns `identity/image` without suffix: the last two parts of a path.
+def path_ending(path: str, depth: int) -> str:
+    """The last parts of a path, the last of them without suffix.
 
     Example:
-      >>> image_name("lfw/Ann_Lee/Ann_Lee_0001.jpg")
+      >>> path_ending("lfw/Ann_Lee/Ann_Lee_0001.jpg", 2)
       'Ann_Lee/Ann_Lee_0001'
     """
-    parts = PurePosixPath(path).with_suffix("").parts
-    return "/".join(parts[-2:])
+    return "/".join(without_suffix(path).rsplit("/", depth)[-depth:])
+
+
+def identity_of(path: str) -> str:
+    """The person whom an image shows: the last but one part of its path, "" where it has none.
+
+    Example:
+      >>> identity_of("lfw/Ann_Lee/Ann_Lee_0001.jpg")
+      'Ann_Lee'
+    """
+    return path.rpartition("/")[0].rpartition("/")[2]
+
+
+def without_suffix(name: str) -> str:
+    """A file's name without a suffix of two to four letters or digits, the first a letter.
+
+    Example:
+      >>> without_suffix("Dr. Who/Dr. Who_0001"), without_suffix("Dr. Who/Dr. Who_0001.jpeg")
+      ('Dr. Who/Dr. Who_0001', 'Dr. Who/Dr. Who_0001')
+    """
+    return _SUFFIX.sub("", name)
 
 
 def save_vectors(path: Path, vectors: FaceVectors) -> None:
@@ -103,4 +162,4 @@ def load_vectors(path: Path) -> FaceVectors:
             f"{path}: expected mirrored of shape {list(embeddings.shape)}, "
             f"got {list(mirrored.shape)}"
         )
-    return FaceVectors([str(name) for name in paths], embeddings, mirrored)
+    return FaceVectors([str(name).replace("\\", "/") for name in paths], embeddings, mirrored)

@@ -71,6 +71,44 @@ class PrototypeSpread:
         return dataclasses.asdict(self)
 
 
+@dataclasses.dataclass(frozen=True)
+class GeometryResult:
+    """The geometry of the embeddings of some people.
+
+    Attributes:
+      angular_fisher_score: within-class over between-class scatter.
+      angles: within and between the people.
+      prototypes: the spread of the prototypes that the network was trained with, where known.
+    """
+
+    angular_fisher_score: float
+    angles: AngleStatistics
+    prototypes: PrototypeSpread | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as plain numbers and dicts, one entry of `{"protocols": {...}}`."""
+        return dataclasses.asdict(self)
+
+
+def embedding_geometry(embeddings: ArrayLike, labels: ArrayLike) -> GeometryResult:
+    """The angular Fisher score and the angle statistics of one set of embeddings.
+
+    Args:
+      embeddings: [N, D], of any length.
+      labels: [N] integers or strings.
+
+    Returns:
+      A `GeometryResult` without prototypes.
+
+    Raises:
+      ValueError: as `angular_fisher_score`.
+    """
+    return GeometryResult(
+        angular_fisher_score=angular_fisher_score(embeddings, labels),
+        angles=angle_statistics(embeddings, labels),
+    )
+
+
 def angular_fisher_score(embeddings: ArrayLike, labels: ArrayLike) -> float:
     """Within-class over between-class angular scatter; lower separates better.
 

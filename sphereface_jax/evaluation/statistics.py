@@ -7,16 +7,19 @@ person is a question about that person alone and counts once; a pair of two is o
 """
 
 import dataclasses
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sphereface_jax.evaluation.pairs import Pairs
-from sphereface_jax.evaluation.roc import area_under_curve, roc_curve
 from sphereface_jax.evaluation.verification import VerificationResult
+
+# Weights held at a time, so that they stay near a CPU's caches.
+_NUMBERS_PER_BLOCK = 1 << 19
 
 
 def bootstrap_interval(
@@ -57,52 +60,38 @@ def bootstrap_interval(
         raise ValueError(
             f"right_identities: expected shape {list(left.shape)} as left, got {list(right.shape)}"
         )
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence: expected a share in (0, 1), got {confidence}")
-    if num_draws < 1:
-        raise ValueError(f"num_draws: expected at least 1, got {num_draws}")
-    people, number = np.unique(np.concatenate([left, right]), return_inverse=True)
-    if len(people) < 2:
-        raise ValueError(f"left_identities: expected two people or more, found {len(people)}")
-    left, right = number[: len(left)], number[len(left) :]
-    rng = np.random.default_rng(seed)
-    values = []
-    for _ in range(num_draws):
-        count = np.bincount(rng.integers(len(people), size=len(people)), minlength=len(people))
-        weights = np.where(left == right, count[left], count[left] * count[right])
-        if weights.any():
-            values.append(statistic(weights.astype(np.float64)))
-    values = [value for value in values if not math.isnan(value)]
-    if not values:
-        raise ValueError("statistic: expected a number on some draws, got NaN on all")
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(values, [tail, 1 - tail])
-    return float(low), float(high)
+    values = [
+        statistic(weights)
+        for block in _drawn_weights(left, right, num_draws=num_draws, seed=seed)
+        for weights in block
+    ]
+    return _interval(np.array(values), confidence)
 
 
 def verification_intervals(
-    result: VerificationResult,
+    results: Mapping[str, VerificationResult],
     pairs: Pairs,
     identities: ArrayLike,
     *,
     confidence: float = 0.95,
     num_draws: int = 1000,
     seed: int = 0,
-) -> dict[str, tuple[float, float]]:
-    """Intervals of a verification result's accuracy and AUC over people.
+) -> dict[str, dict[str, tuple[float, float]]]:
+    """Intervals of accuracy and AUC over people, for the results of one list of pairs.
 
-    The decisions are held as the protocol made them; only who is tested is drawn again.
+    The decisions are held as the protocols made them; only who is tested is drawn again, the same
+    people for every protocol.
 
     Args:
-      result: of a verification protocol.
-      pairs: the list it was measured on.
+      results: of verification protocols, by name.
+      pairs: the list they were measured on.
       identities: [N] the person on each row of the embeddings.
       confidence: the share of draws inside an interval.
       num_draws: how many draws.
       seed: of the draws.
 
     Returns:
-      The (low, high) of `accuracy_10_fold` and `auc`, by name.
+      For each name the (low, high) of `accuracy_10_fold` and `auc`, by name.
 
     Raises:
       ValueError: as `bootstrap_interval`, and for too few identities.
@@ -112,24 +101,101 @@ def verification_intervals(
         raise ValueError(
             f"identities: expected shape [N] with N >= {pairs.num_images}, got {list(people.shape)}"
         )
-
-    def auc(weights: NDArray[np.float64]) -> float:
-        drawn = weights > 0
-        if pairs.is_same[drawn].all() or not pairs.is_same[drawn].any():
-            return math.nan
-        return area_under_curve(roc_curve(result.scores, pairs.is_same, weights=weights))
-
-    statistics: dict[str, Callable[[NDArray[np.float64]], float]] = {
-        "accuracy_10_fold": lambda weights: float(np.average(result.is_correct, weights=weights)),
-        "auc": auc,
-    }
-    return {
-        name: bootstrap_interval(
-            statistic, people[pairs.left], people[pairs.right],
-            confidence=confidence, num_draws=num_draws, seed=seed,
+    statistics = {
+        (name, measure): statistic
+        for name, result in results.items()
+        for measure, statistic in (
+            # As floats, for NumPy multiplies booleans without BLAS.
+            (
+                "accuracy_10_fold",
+                functools.partial(_weighted_means, result.is_correct.astype(float)),
+            ),
+            ("auc", _WeightedAuc(result.scores, pairs.is_same)),
         )
-        for name, statistic in statistics.items()
-    }  # fmt: skip
+    }
+    values: dict[tuple[str, str], list[NDArray[np.float64]]] = {key: [] for key in statistics}
+    for block in _drawn_weights(
+        people[pairs.left], people[pairs.right], num_draws=num_draws, seed=seed
+    ):
+        for key, statistic in statistics.items():
+            values[key].append(statistic(block))
+    intervals: dict[str, dict[str, tuple[float, float]]] = {name: {} for name in results}
+    for (name, measure), parts in values.items():
+        intervals[name][measure] = _interval(np.concatenate(parts), confidence)
+    return intervals
+
+
+def _drawn_weights(
+    left: NDArray, right: NDArray, *, num_draws: int, seed: int
+) -> Iterator[NDArray[np.float64]]:
+    """The weights of the pairs [d, P] on some draws at a time; draws without a pair are left out.
+
+    Args:
+      left: [P] the person on the left of each pair.
+      right: [P] the person on its right.
+      num_draws: how many draws in all.
+      seed: of the draws.
+    """
+    if num_draws < 1:
+        raise ValueError(f"num_draws: expected at least 1, got {num_draws}")
+    people, number = np.unique(np.concatenate([left, right]), return_inverse=True)
+    if len(people) < 2:
+        raise ValueError(f"left_identities: expected two people or more, found {len(people)}")
+    left, right = number[: len(left)], number[len(left) :]
+    two_people = np.flatnonzero(left != right)
+    rng = np.random.default_rng(seed)
+    size = max(_NUMBERS_PER_BLOCK // max(len(people), len(left)), 1)
+    for start in range(0, num_draws, size):
+        draws = np.arange(min(size, num_draws - start))
+        drawn = rng.integers(len(people), size=(len(draws), len(people)))
+        drawn += len(people) * draws[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
+        weights = counts[:, left]
+        weights[:, two_people] *= counts[:, right[two_people]]
+        yield weights[weights.any(axis=1)].astype(np.float64)
+
+
+def _weighted_means(values: NDArray[np.float64], weights: NDArray) -> NDArray[np.float64]:
+    return weights @ values / weights.sum(axis=1)
+
+
+class _WeightedAuc:
+    """The area under the ROC of weighted pairs, NaN where a kind has no weight.
+
+    P(same > different) + P(same = different) / 2 is the mean, over the different pairs, of the
+    share of the same pairs above them; the pairs are sorted once, whatever the weights.
+    """
+
+    def __init__(self, scores: NDArray, is_same: NDArray[np.bool_]) -> None:
+        same = np.flatnonzero(is_same)
+        self._same = same[np.argsort(scores[same])]
+        self._different = np.flatnonzero(~is_same)
+        ends = [
+            np.searchsorted(scores[self._same], scores[self._different], side=side)
+            for side in ("left", "right")
+        ]
+        self._below, self._at_or_below = ends
+
+    def __call__(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        """From the weights [d, P] of some draws to d areas."""
+        lowest_first = np.cumsum(weights[:, self._same], axis=1)
+        lowest_first = np.pad(lowest_first, [(0, 0), (1, 0)])
+        different = weights[:, self._different]
+        beaten = np.einsum("dp,dp->d", different, lowest_first[:, self._below])
+        beaten += np.einsum("dp,dp->d", different, lowest_first[:, self._at_or_below])
+        whole = 2 * lowest_first[:, -1] * different.sum(axis=1)
+        return 1 - np.divide(beaten, whole, out=np.full(len(whole), np.nan), where=whole > 0)
+
+
+def _interval(values: NDArray[np.float64], confidence: float) -> tuple[float, float]:
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence: expected a share in (0, 1), got {confidence}")
+    values = values[~np.isnan(values)]
+    if not len(values):
+        raise ValueError("statistic: expected a number on some draws, got NaN on all")
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(values, [tail, 1 - tail])
+    return float(low), float(high)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,16 @@ class DataConfig:
     """Where the faces come from and what happens to them before the network."""
 
     train: str = "synthetic"
-    """A folder of identities (DIR/<identity>/*.jpg), a TFDS dataset by name, or "synthetic"."""
+    """A folder of identities (DIR/<identity>/*.jpg), an archive of one, a RecordIO set, a list
+    file, a TFDS data set by name or folder, or "synthetic"."""
+    split: str = "train"
+    """Of a TFDS data set."""
+    data_dir: str | None = None
+    """Where TFDS data sets lie; TFDS's own folder by default."""
+    root: str | None = None
+    """The folder that the paths of a list file start from; the list's own by default."""
+    exclude: tuple[str, ...] = ()
+    """Names of identities to leave out, such as those of the evaluation set."""
     image_size: tuple[int, int] = (112, 96)
     """Height and width that the network sees; 112×112 images are cropped to 112×96."""
     color_order: Literal["bgr", "rgb"] = "bgr"

@@ -2,7 +2,12 @@
 
 from typing import Any
 
-from sphereface_jax.data.sources import FaceSource, open_source, split_identities
+from sphereface_jax.data.sources import (
+    FaceSource,
+    exclude_identities,
+    open_source,
+    split_identities,
+)
 from sphereface_jax.data.transforms import FaceTransform
 from sphereface_jax.training.config import DataConfig, TrainConfig
 
@@ -38,7 +43,15 @@ def open_training_data(config: TrainConfig) -> tuple[FaceSource, FaceSource | No
             "image_size": config.data.image_size,
             "seed": config.seed,
         }
-    source = open_source(config.data.train, **synthetic)
+    source = open_source(
+        config.data.train,
+        split=config.data.split,
+        data_dir=config.data.data_dir,
+        root=config.data.root,
+        **synthetic,
+    )
+    if config.data.exclude:
+        source = exclude_identities(source, config.data.exclude)
     if len(source.identities) < 2:
         raise ValueError(
             f"{config.data.train}: expected at least two identities to tell apart, "

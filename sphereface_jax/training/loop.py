@@ -5,13 +5,7 @@ the global example index, λ and the learning rate from the step; what else chan
 checkpoint. So a run that is killed and started again ends in the same bits.
 """
 
-import math
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from types import FrameType
+from contextlib import ExitStack, closing
 from typing import Any
 
 import jax
@@ -23,25 +17,15 @@ from sphereface_jax.data.sources import FaceSource
 from sphereface_jax.training.checkpoint import Checkpoints
 from sphereface_jax.training.config import TrainConfig, to_dict
 from sphereface_jax.training.input import face_transform, open_training_data
-from sphereface_jax.training.optimizer import make_schedule
+from sphereface_jax.training.ledger import Ledger, NonFiniteLossError
 from sphereface_jax.training.partition import shard_batch
-from sphereface_jax.training.reporting import Reporter, Stopwatch
+from sphereface_jax.training.reporting import Reporter
 from sphereface_jax.training.run_folder import RunFolder, read_json, write_json
 from sphereface_jax.training.saved_run import start_from
+from sphereface_jax.training.signals import Interrupted, catch_signals
 from sphereface_jax.training.state import TrainState
 from sphereface_jax.training.trainer import Trainer, make_trainer
 from sphereface_jax.training.validation import Validator
-
-
-class NonFiniteLossError(RuntimeError):
-    """The loss or its gradient stopped being a number."""
-
-
-class Interrupted(SystemExit):
-    """The run was asked to stop, and saved before it did; exits with 128 + the signal."""
-
-    def __init__(self, signum: int):
-        super().__init__(128 + signum)
 
 
 def train(
@@ -85,8 +69,7 @@ def train(
         _introduce(trainer, source, start, console)
         reporter = stack.enter_context(Reporter(run, console, start=start, steps=config.steps))
         validator = Validator(held_out, config, trainer.graph) if held_out is not None else None
-        loop = _Loop(trainer, checkpoints, reporter, validator)
-        record = loop.run(state, source, start)
+        record = _run_steps(trainer, state, source, checkpoints, reporter, validator)
         write_json(run.result, record)
     return record
 
@@ -115,147 +98,68 @@ def _introduce(trainer: Trainer, source: FaceSource, start: int, console: Consol
     )
 
 
-class _Loop:
-    """Runs the steps; holds what one step hands to the next besides the state."""
-
-    def __init__(
-        self,
-        trainer: Trainer,
-        checkpoints: Checkpoints,
-        reporter: Reporter,
-        validator: Validator | None,
-    ):
-        self.trainer = trainer
-        self.config = trainer.config
-        self.checkpoints = checkpoints
-        self.reporter = reporter
-        self.validator = validator
-        self.rate = make_schedule(self.config.optimizer, self.config.steps)
-        self.watch_chance = True
-
-    def run(self, state: TrainState, source: FaceSource, start: int) -> dict[str, Any]:
-        """Trains to the last step and returns its record."""
-        config = self.config
-        pipeline = make_pipeline(
-            source,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            start_example=start * config.batch_size,
-            transform=face_transform(config.data),
-            on_error=config.data.on_error,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        )
-        watch = Stopwatch()
-        record: dict[str, Any] = {}
-        pending: tuple[int, dict[str, jax.Array]] | None = None
-        with catch_signals() as caught:
-            for step in range(start + 1, config.steps + 1):
-                with watch.waiting():
-                    batch = shard_batch(next(pipeline), self.trainer.mesh)
-                state, metrics = self.trainer.step(state, batch)
-                # The step before is checked while the device works on this one.
-                if pending is not None:
-                    record = self._finish(*pending, watch) or record
-                pending = step, metrics
-                watch.add(config.batch_size)
-                self.reporter.advance()
-                last = step == config.steps
-                stop = caught.signum is not None
-                saves = step % config.checkpoint_every == 0 or last or stop
-                scores = self.validator is not None and (step % config.val.every == 0 or last)
+def _run_steps(
+    trainer: Trainer,
+    state: TrainState,
+    source: FaceSource,
+    checkpoints: Checkpoints,
+    reporter: Reporter,
+    validator: Validator | None,
+) -> dict[str, Any]:
+    """Trains from the state's step to the last one and returns the record of that."""
+    config, start = trainer.config, int(state.step)
+    pipeline = make_pipeline(
+        source,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        start_example=start * config.batch_size,
+        transform=face_transform(config.data),
+        on_error=config.data.on_error,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    ledger = Ledger(config, trainer.objective, reporter)
+    skipped = 0
+    with catch_signals() as caught, closing(pipeline):
+        for step in range(start + 1, config.steps + 1):
+            with ledger.watch.waiting():
+                batch = shard_batch(next(pipeline), trainer.mesh)
+            state, metrics = trainer.step(state, batch)
+            try:
+                ledger.push(step, metrics)
+                last, stop = step == config.steps, caught.signum
+                saves = step % config.checkpoint_every == 0 or last or stop is not None
+                scores = validator is not None and (step % config.val.every == 0 or last)
                 if saves or scores:
-                    record = self._finish(*pending, watch) or record
-                    pending = None
-                if scores:
-                    self._validate(step, state)
-                if saves:
-                    self._save(step, state)
-                if stop:
-                    self.checkpoints.wait()
-                    assert caught.signum is not None
-                    raise Interrupted(caught.signum)
-        self.checkpoints.wait()
-        return record
-
-    def _finish(
-        self, step: int, metrics: dict[str, jax.Array], watch: Stopwatch
-    ) -> dict[str, Any] | None:
-        """Checks a step's metrics, and logs and returns them if it is one to be logged."""
-        values = {name: float(value) for name, value in metrics.items()}
-        if not (math.isfinite(values["loss"]) and math.isfinite(values["gradient_norm"])):
-            latest = self.checkpoints.latest_step()
-            raise NonFiniteLossError(
-                f"step {step}: loss {values['loss']}, gradient norm {values['gradient_norm']}; "
-                + (f"the checkpoint of step {latest} is kept" if latest else "nothing was saved")
-                + ". Try a lower --optimizer.learning-rate, --optimizer.warmup-steps, "
-                "--optimizer.clip-norm 100, or a larger --loss.lambda-minimum"
-            )
-        if step % self.config.log_every and step != self.config.steps:
-            return None
-        record: dict[str, Any] = {"step": step} | values
-        record["learning_rate"] = float(self.rate(step - 1))
-        annealing_lambda = self.trainer.objective.annealing_lambda(step - 1)
-        if annealing_lambda is not None:
-            record["annealing_lambda"] = float(annealing_lambda)
-        record |= watch.lap()
-        self.reporter.metrics(record)
-        self._warn_at_chance(record)
-        return record
-
-    def _warn_at_chance(self, record: dict[str, Any]) -> None:
-        """Warns once where λ has reached its floor and the loss is still that of guessing."""
-        chance = math.log(self.trainer.objective.num_classes)
-        at_floor = record.get("annealing_lambda") == self.config.loss.lambda_minimum
-        if self.watch_chance and at_floor and record["loss"] > 0.99 * chance:
-            self.watch_chance = False
-            self.reporter.warn(
-                f"step {record['step']}: λ has reached its floor and the loss {record['loss']:.3f} "
-                f"is still that of guessing (ln {self.trainer.objective.num_classes} = "
-                f"{chance:.3f}). Try a slower fall of λ (--loss.lambda-gamma 0.012), a higher "
-                "floor (--loss.lambda-minimum 10), a lower --optimizer.learning-rate or "
-                "--optimizer.warmup-steps 500"
-            )
-
-    def _validate(self, step: int, state: TrainState) -> None:
-        assert self.validator is not None
-        self.reporter.validation({"step": step} | self.validator.score(state))
-
-    def _save(self, step: int, state: TrainState) -> None:
-        progress = {
-            "examples": step * self.config.batch_size,
-            "num_classes": self.trainer.objective.num_classes,
-            "config": to_dict(self.config),
-        }
-        self.checkpoints.save(step, state, progress)
+                    ledger.flush()
+            except NonFiniteLossError as error:
+                raise NonFiniteLossError(f"{error}; {_advice(checkpoints)}") from None
+            if validator is not None and scores:
+                reporter.validation({"step": step} | validator.score(state))
+            if saves:
+                checkpoints.save(step, state, _progress(trainer, step))
+            if pipeline.skipped > skipped:
+                skipped = pipeline.skipped
+                reporter.warn(f"{skipped} unreadable images were replaced so far")
+            if stop is not None:
+                checkpoints.wait()
+                raise Interrupted(stop)
+    checkpoints.wait()
+    return ledger.record
 
 
-@dataclass
-class _Caught:
-    signum: int | None = None
+def _progress(trainer: Trainer, step: int) -> dict[str, Any]:
+    return {
+        "examples": step * trainer.config.batch_size,
+        "num_classes": trainer.objective.num_classes,
+        "config": to_dict(trainer.config),
+    }
 
 
-@contextmanager
-def catch_signals() -> Iterator[_Caught]:
-    """Notes SIGTERM and Ctrl-C instead of dying of them; a second one is not held back."""
-    caught = _Caught()
-    if threading.current_thread() is not threading.main_thread():
-        yield caught
-        return
-
-    def note(signum: int, frame: FrameType | None) -> None:
-        caught.signum = signum
-        restore()
-
-    previous = {which: signal.getsignal(which) for which in (signal.SIGTERM, signal.SIGINT)}
-
-    def restore() -> None:
-        for which, handler in previous.items():
-            signal.signal(which, handler)
-
-    for which in previous:
-        signal.signal(which, note)
-    try:
-        yield caught
-    finally:
-        restore()
+def _advice(checkpoints: Checkpoints) -> str:
+    latest = checkpoints.latest_step()
+    kept = f"the checkpoint of step {latest} is kept" if latest else "nothing was saved yet"
+    return (
+        f"{kept}. Try a lower --optimizer.learning-rate, --optimizer.warmup-steps 100, "
+        "--optimizer.clip-norm 5, or a larger --loss.lambda-minimum"
+    )

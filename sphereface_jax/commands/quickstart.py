@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from sphereface_jax.commands.calibration import store_calibration
 from sphereface_jax.data.pipeline import ordered_batches
 from sphereface_jax.data.synthetic import SyntheticFaces
 from sphereface_jax.data.vectors import FaceVectors
 from sphereface_jax.embedder import FaceEmbedder
 from sphereface_jax.embedding import embed, embed_images
-from sphereface_jax.evaluate import print_results, store_calibration
 from sphereface_jax.evaluation.pairs import Pairs, paired_cosines
 from sphereface_jax.evaluation.pairs_sampling import verification_pairs
 from sphereface_jax.evaluation.roc import roc_curve
@@ -27,7 +27,8 @@ from sphereface_jax.reports.figures import (
     plot_roc,
     plot_training_curves,
 )
-from sphereface_jax.scoring import calibrate, to_json
+from sphereface_jax.reports.tables import print_results
+from sphereface_jax.tasks.pairs import operating_point
 from sphereface_jax.training.config import (
     DataConfig,
     LossConfig,
@@ -41,7 +42,7 @@ from sphereface_jax.training.reporting import counting
 from sphereface_jax.training.run_folder import read_json, read_records, write_json
 from sphereface_jax.training.trainer import make_trainer
 
-STRANGERS, VIEWS, PAIRS_PER_FOLD = 300, 8, 600
+STRANGERS, FIRST_STRANGER, VIEWS, PAIRS_PER_FOLD = 300, 2_000_000, 8, 600
 
 
 def quickstart_config(out: Path, *, seed: int) -> TrainConfig:
@@ -53,8 +54,8 @@ def quickstart_config(out: Path, *, seed: int) -> TrainConfig:
         ),
         model=ModelConfig(name="spherenet4", embedding_dim=128, channels=(32, 64, 128, 256)),
         loss=LossConfig(name="sphereface", margin=4),
-        optimizer=OptimizerConfig(learning_rate=0.15, schedule="cosine"),
-        steps=700,
+        optimizer=OptimizerConfig(learning_rate=0.1, schedule="cosine", clip_norm=5.0),
+        steps=900,
         batch_size=128,
         seed=seed,
     )
@@ -98,7 +99,7 @@ def _score(config: TrainConfig, console: Console) -> dict[str, Any]:
         VIEWS,
         seed=config.seed,
         image_size=config.data.image_size,
-        first_identity=config.data.synthetic_identities,
+        first_identity=FIRST_STRANGER,
     )
     left, right, is_same, folds = verification_pairs(
         strangers.labels, pairs_per_fold=PAIRS_PER_FOLD, seed=config.seed
@@ -113,7 +114,12 @@ def _score(config: TrainConfig, console: Console) -> dict[str, Any]:
     untrained = lfw_authors(_untrained_features(config, strangers), pairs)
     raw_pixels = lfw_authors(_raw_pixels(config, strangers), pairs)
     print_results({"lfw_authors": trained}, console, title="synthetic strangers")
-    store_calibration(config.out, calibrate(vectors, pairs), "synthetic strangers")
+    store_calibration(
+        config.out,
+        operating_point(vectors, pairs),
+        pairs="synthetic strangers",
+        step=embedder.run.step,
+    )
     _draw(
         config.out,
         vectors,
@@ -121,7 +127,8 @@ def _score(config: TrainConfig, console: Console) -> dict[str, Any]:
         {"raw pixels": raw_pixels, "untrained": untrained, "trained": trained},
     )
     baselines = {"raw_pixels": raw_pixels.to_json(), "untrained": untrained.to_json()}
-    return to_json({"lfw_authors": trained}, pairs=len(pairs), baselines=baselines)
+    protocols = {"lfw_authors": trained.to_json()}
+    return {"protocols": protocols, "pairs": len(pairs), "baselines": baselines}
 
 
 def _untrained_features(config: TrainConfig, source: SyntheticFaces) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""What each subcommand of `sphereface` does; cli.py only reads its arguments."""

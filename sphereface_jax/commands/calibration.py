@@ -1,0 +1,125 @@
+"""Same person or not: the operating point of a run, and the decision at it.
+
+RUN/calibration.json holds a threshold, the error rates measured at it, the pairs that they were
+measured on, and the step whose weights were measured.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from sphereface_jax.data.aligner import face_aligner
+from sphereface_jax.embedder import FaceEmbedder
+from sphereface_jax.evaluation.calibration import OperatingPoint
+from sphereface_jax.training.run_folder import read_json, write_json
+
+_FILE = "calibration.json"
+_FIELDS = ("threshold", "false_accept_rate", "false_reject_rate", "pairs", "step")
+
+
+def store_calibration(
+    run: Path, point: OperatingPoint, *, pairs: str, step: int, max_far: float | None = None
+) -> None:
+    """Writes the operating point of a run, in place of any that is there.
+
+    Args:
+      run: the run's folder.
+      point: the threshold and its error rates.
+      pairs: what the pairs are called that it was measured on.
+      step: of the weights that it was measured with.
+      max_far: the false accept rate that it was chosen for; None for the best accuracy.
+    """
+    write_json(run / _FILE, point.to_json() | {"pairs": pairs, "step": step, "max_far": max_far})
+
+
+def read_calibration(run: Path) -> dict[str, Any] | None:
+    """Reads the operating point of a run, or None where it has none.
+
+    Raises:
+      ValueError: the file is damaged.
+    """
+    path = run / _FILE
+    if not path.is_file():
+        return None
+    point = read_json(path)
+    if not isinstance(point, dict) or not set(_FIELDS) <= set(point):
+        raise ValueError(
+            f"{path}: expected {', '.join(_FIELDS)}; delete it, and "
+            "`sphereface evaluate` will write it again"
+        )
+    return point
+
+
+def describe_calibration(point: dict[str, Any]) -> str:
+    """Says an operating point in a few words."""
+    return (
+        f"threshold {point['threshold']:.4f} (measured on {point['pairs']}: "
+        f"false accepts {point['false_accept_rate']:.2%}, "
+        f"false rejects {point['false_reject_rate']:.2%})"
+    )
+
+
+def calibrate(
+    run: Path,
+    point: OperatingPoint,
+    *,
+    pairs: str,
+    step: int,
+    max_far: float | None,
+    replace: bool,
+    console: Console,
+) -> None:
+    """Stores an operating point with a run that has none, or says which one it has.
+
+    Args:
+      run: the run's folder.
+      point: as in `store_calibration`, and so `pairs`, `step` and `max_far`.
+      pairs: what the pairs are called.
+      step: of the weights.
+      max_far: what it was chosen for.
+      replace: also in place of one that is there.
+      console: where to say so.
+    """
+    stored = None if replace else read_calibration(run)
+    if stored is not None:
+        said = f"{describe_calibration(stored)} stays; --recalibrate replaces it"
+    else:
+        store_calibration(run, point, pairs=pairs, step=step, max_far=max_far)
+        stored = point.to_json() | {"pairs": pairs}
+        said = f"{describe_calibration(stored)} is what `sphereface compare` uses"
+    console.print(f"{run / _FILE}: {said}", highlight=False, markup=False)
+
+
+def compare_faces(run: Path, first: Path, second: Path, *, align: bool, console: Console) -> None:
+    """Prints cosine, angle, and same or different at the run's operating point.
+
+    Args:
+      run: the run's folder.
+      first: a face.
+      second: another.
+      align: detect and align each face first.
+      console: where to print.
+
+    Raises:
+      FileNotFoundError: there is no run.
+      ValueError: an image cannot be read or has the wrong size; it is named.
+    """
+    embedder = FaceEmbedder.from_run(run, aligner=face_aligner() if align else None)
+    features = embedder.embed_paths([first, second]).features()
+    left, right = features.astype(np.float64)
+    cosine = float(np.clip(left @ right / np.linalg.norm(left) / np.linalg.norm(right), -1, 1))
+    line = f"cosine {cosine:.4f}, angle {np.degrees(np.arccos(cosine)):.1f}°"
+    point = read_calibration(run)
+    if point is None:
+        line += "; no threshold yet: `sphereface evaluate RUN --pairs FILE --images DIR` sets it"
+    else:
+        verdict = "same person" if cosine > point["threshold"] else "different people"
+        line += f": {verdict} at {describe_calibration(point)}"
+        if point["step"] != embedder.run.step:
+            line += (
+                f"; it is of step {point['step']} and the run is at {embedder.run.step}: "
+                "`sphereface evaluate --recalibrate` measures it again"
+            )
+    console.print(line, highlight=False, markup=False)

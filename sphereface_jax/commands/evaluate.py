@@ -1,0 +1,245 @@
+"""What `sphereface evaluate` does: a benchmark's images to vectors, protocols, a table and JSON."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from sphereface_jax.commands.evaluate_options import EvaluateOptions
+from sphereface_jax.commands.task_choice import Progress, choose_tasks
+from sphereface_jax.commands.vector_sources import (
+    RunVectors,
+    StoredVectors,
+    VectorSource,
+    refuse_missing,
+)
+from sphereface_jax.evaluation.geometry_measures import GeometryResult, prototype_spread
+from sphereface_jax.evaluation.statistics import McNemarResult, mcnemar, verification_intervals
+from sphereface_jax.evaluation.verification import VerificationResult
+from sphereface_jax.reports.tables import print_results, print_rivals
+from sphereface_jax.tasks.task import Matched, Result, Task
+from sphereface_jax.training.run_folder import write_json
+
+
+@dataclasses.dataclass
+class Scored:
+    """A task's results, and the statistics of those that verify pairs, by protocol."""
+
+    task: Task
+    matched: Matched
+    results: dict[str, Result]
+    intervals: dict[str, dict[str, tuple[float, float]]] = dataclasses.field(default_factory=dict)
+    rivals: dict[str, tuple[VerificationResult, McNemarResult]] = dataclasses.field(
+        default_factory=dict
+    )
+
+    @property
+    def verified(self) -> dict[str, VerificationResult]:
+        """The results that decide pairs."""
+        return {
+            name: result
+            for name, result in self.results.items()
+            if isinstance(result, VerificationResult)
+        }
+
+
+def evaluate(options: EvaluateOptions, *, console: Console) -> None:
+    """Scores a run or stored vectors by the protocols that the lists allow, or those named.
+
+    Prints one table, writes the JSON, and calibrates a run that scored pairs of images.
+
+    Args:
+      options: what to do.
+      console: where to print.
+
+    Raises:
+      FileNotFoundError: a file or folder is missing, or an image of a list.
+      ValueError: a file is damaged, or options do not go together.
+    """
+    options.check()
+    stored = None if options.embeddings is None else StoredVectors(options.embeddings)
+    with _search_bar(console) as progress:
+        chosen = choose_tasks(options, stored, progress)
+        source = stored if options.run is None else RunVectors(options.run, console)
+        assert source is not None
+        rival = None if options.against is None else _open_source(options.against, console)
+        tasks = [task for task, _ in chosen]
+        scored = [
+            Scored(task, matched, {name: matched.scorers[name]() for name in names})
+            for (task, names), matched in zip(
+                chosen, match_tasks(source, tasks, options.allow_missing), strict=True
+            )
+        ]
+    _add_intervals(scored)
+    if isinstance(source, RunVectors):
+        _add_prototypes(scored, source)
+    if rival is not None:
+        _add_rivals(scored, source, rival, options.allow_missing)
+    _print(scored, source, rival, console)
+    if options.json is not None:
+        write_json(options.json, to_json(scored, source, rival))
+    if isinstance(source, RunVectors):
+        _calibrate(scored, source, options, console)
+
+
+def _open_source(path: Path, console: Console) -> VectorSource:
+    return RunVectors(path, console) if path.is_dir() else StoredVectors(path)
+
+
+def match_tasks(source: VectorSource, tasks: Sequence[Task], allow_missing: bool) -> list[Matched]:
+    """Gives each task its vectors.
+
+    Raises:
+      FileNotFoundError: something is missing, and that is not allowed.
+    """
+    vectors = source.vectors_for(tasks, allow_missing=allow_missing)
+    matched = [task.match(each) for task, each in zip(tasks, vectors, strict=True)]
+    for task, ready in zip(tasks, matched, strict=True):
+        refuse_missing(ready.missing, task.title, allow_missing=allow_missing)
+    return matched
+
+
+def _add_intervals(scored: Sequence[Scored]) -> None:
+    for each in scored:
+        tested = each.matched.tested
+        if tested is not None and tested.people is not None and each.verified:
+            each.intervals = verification_intervals(each.verified, tested.pairs, tested.people)
+
+
+def _add_prototypes(scored: Sequence[Scored], source: RunVectors) -> None:
+    prototypes = np.asarray(source.run.prototypes[: source.run.num_classes])
+    for each in scored:
+        for name, result in each.results.items():
+            if isinstance(result, GeometryResult):
+                spread = prototype_spread(prototypes.reshape(-1, prototypes.shape[-1]))
+                each.results[name] = dataclasses.replace(result, prototypes=spread)
+
+
+def _add_rivals(
+    scored: Sequence[Scored], source: VectorSource, rival: VectorSource, allow_missing: bool
+) -> None:
+    deciding = [each for each in scored if each.verified]
+    theirs = match_tasks(rival, [each.task for each in deciding], allow_missing)
+    for each, other in zip(deciding, theirs, strict=True):
+        assert each.matched.tested is not None
+        assert other.tested is not None
+        if not np.array_equal(each.matched.tested.kept, other.tested.kept):
+            raise ValueError(
+                f"--against: expected the same pairs of {each.task.title} on both sides, but "
+                f"{source.name} and {rival.name} lack different images"
+            )
+        for name, result in each.verified.items():
+            their_result = other.scorers[name]()
+            assert isinstance(their_result, VerificationResult)
+            test = mcnemar(result.is_correct, their_result.is_correct)
+            each.rivals[name] = their_result, test
+
+
+def _calibrate(
+    scored: Sequence[Scored], source: RunVectors, options: EvaluateOptions, console: Console
+) -> None:
+    from sphereface_jax.commands.calibration import calibrate
+
+    for each in scored:
+        choose = each.matched.operating_point
+        if choose is not None:
+            calibrate(
+                source.run.path,
+                choose(options.max_far),
+                pairs=each.task.title,
+                step=source.run.step,
+                max_far=options.max_far,
+                replace=options.recalibrate,
+                console=console,
+            )
+            return
+
+
+def to_json(
+    scored: Sequence[Scored], source: VectorSource, rival: VectorSource | None = None
+) -> dict[str, Any]:
+    """Returns the JSON of an evaluation: {"protocols": {name: numbers}}, rates as fractions."""
+    protocols = {}
+    for each in scored:
+        left_out = {
+            f"{unit.replace(' ', '_')}_left_out": listed - kept
+            for unit, (kept, listed) in each.matched.used.items()
+        }
+        for name, result in each.results.items():
+            entry = {
+                **result.to_json(),
+                "input": each.task.title,
+                **each.matched.facts,
+                **left_out,
+            }
+            if name in each.intervals:
+                entry["intervals_95"] = each.intervals[name]
+            if rival is not None and name in each.rivals:
+                theirs, test = each.rivals[name]
+                entry["against"] = {
+                    "vectors": rival.name,
+                    "accuracy_10_fold": theirs.accuracy_10_fold,
+                    **test.to_json(),
+                }
+            protocols[each.task.prefix + name] = entry
+    return {"protocols": protocols, "vectors": source.name}
+
+
+def _print(
+    scored: Sequence[Scored], source: VectorSource, rival: VectorSource | None, console: Console
+) -> None:
+    for each in scored:
+        for unit, (kept, listed) in each.matched.used.items():
+            if kept < listed:
+                missing = each.matched.missing
+                console.print(
+                    f"warning: {each.task.title}: {listed - kept:,} of {listed:,} {unit} are left "
+                    f"out, for {len(missing.names):,} missing {missing.unit}",
+                    style="yellow",
+                    highlight=False,
+                    markup=False,
+                )
+
+    def prefixed(attribute: str) -> dict[str, Any]:
+        return {
+            each.task.prefix + name: value
+            for each in scored
+            for name, value in getattr(each, attribute).items()
+        }
+
+    sizes = []
+    for each in scored:
+        counts = [f"{kept:,} {unit}" for unit, (kept, _) in each.matched.used.items()]
+        sizes.append(f"{each.task.title}: {', '.join(counts)}")
+    print_results(
+        prefixed("results"), console, title="; ".join(sizes), intervals=prefixed("intervals")
+    )
+    if rival is not None:
+        title = f"{source.name} (here) against {rival.name} (there)"
+        print_rivals(prefixed("rivals"), console, title=title)
+
+
+@contextmanager
+def _search_bar(console: Console) -> Iterator[Progress]:
+    """Yields what shows a bar, from its first call on, of comparisons done out of all."""
+    with ExitStack() as stack:
+
+        @functools.cache
+        def advance(total: int) -> Callable[[int], None]:
+            from sphereface_jax.training.reporting import counting
+
+            return stack.enter_context(counting(console, "searching", "comparisons", total))
+
+        shown = 0
+
+        def show(done: int, total: int) -> None:
+            nonlocal shown
+            advance(total)(done - shown)
+            shown = done
+
+        yield show

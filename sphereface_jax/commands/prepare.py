@@ -1,0 +1,77 @@
+"""What `sphereface prepare` does: any faces into a TFDS data set; who is in two sets."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from sphereface_jax.data.aligner import face_aligner
+from sphereface_jax.data.overlap import find_overlap
+from sphereface_jax.data.packs import read_pack
+from sphereface_jax.data.prepare import prepare
+from sphereface_jax.data.sources import ImageSequence, exclude_identities, open_source
+from sphereface_jax.training.reporting import counting
+from sphereface_jax.training.run_folder import write_json
+
+
+def prepare_faces(
+    source: str,
+    out: Path,
+    *,
+    name: str,
+    split: str,
+    exclude: Sequence[str],
+    align: bool,
+    landmarks: Path | None,
+    console: Console,
+) -> None:
+    """Writes a data set and prints what it holds.
+
+    Raises:
+      FileNotFoundError: there is nothing of that name.
+      ValueError: it is no set of faces, or another data set is in its place.
+    """
+    faces = open_source(source)
+    if exclude:
+        faces = exclude_identities(faces, exclude)
+    aligner = face_aligner(landmarks=landmarks) if align or landmarks else None
+    described_as = {
+        "source": Path(source).name,
+        "exclude": list(exclude),
+        "points_from": None if aligner is None else aligner.points_from,
+    }
+    with counting(console, "preparing", "images", len(faces)) as advance:
+        summary = prepare(
+            faces,
+            out,
+            described_as=described_as,
+            name=name,
+            split=split,
+            aligner=aligner,
+            advance=advance,
+        )
+    for line in summary.lines():
+        console.print(line, highlight=False)
+
+
+def check_overlap(source: str, evaluation: str, out: Path, *, console: Console) -> None:
+    """Prints which names and pictures two sets share, and writes all of them to OUT/overlap.json.
+
+    Raises:
+      FileNotFoundError: there is nothing of such a name.
+      ValueError: it is no set of faces.
+    """
+    faces, others = open_source(source), open_evaluation(evaluation)
+    with counting(console, "comparing", "images", len(faces) + len(others)) as advance:
+        report = find_overlap(faces, others, advance=advance)
+    for line in report.lines():
+        console.print(line, highlight=False)
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "overlap.json", report.to_json())
+
+
+def open_evaluation(spec: str) -> ImageSequence:
+    """Opens a verification pack or any face source."""
+    if Path(spec).suffix == ".bin":
+        return read_pack(spec)
+    return open_source(spec)

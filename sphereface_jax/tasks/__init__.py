@@ -1,0 +1,1 @@
+"""Tasks: what a benchmark asks to be embedded, and how it scores the vectors."""

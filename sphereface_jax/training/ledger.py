@@ -1,0 +1,85 @@
+"""Every step's metrics are checked, and some logged, one step late: the device never waits."""
+
+import math
+from typing import Any
+
+import jax
+
+from sphereface_jax.training.config import TrainConfig
+from sphereface_jax.training.objective import Objective
+from sphereface_jax.training.optimizer import make_schedule
+from sphereface_jax.training.reporting import Reporter, Stopwatch
+from sphereface_jax.training.run_folder import read_records
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss or its gradient stopped being a number."""
+
+
+class Ledger:
+    """Takes the metrics of each step and hands those to be logged to the reporter.
+
+    Attributes:
+      record: the last one logged, by this process or an earlier one of the run.
+      watch: measures the time between two records.
+    """
+
+    def __init__(self, config: TrainConfig, objective: Objective, reporter: Reporter):
+        self.watch = Stopwatch()
+        logged = read_records(reporter.run.metrics)
+        self.record: dict[str, Any] = logged[-1] if logged else {}
+        self._config, self._objective, self._reporter = config, objective, reporter
+        self._rate = make_schedule(config.optimizer, config.steps)
+        self._pending: tuple[int, dict[str, jax.Array]] | None = None
+        self._watches_chance = True
+
+    def push(self, step: int, metrics: dict[str, jax.Array]) -> None:
+        """Takes the metrics of a step just dispatched, and checks those of the step before.
+
+        Raises:
+          NonFiniteLossError: the step before had a loss or gradient that is no number.
+        """
+        self.flush()
+        self._pending = step, metrics
+        self.watch.add(self._config.batch_size)
+        self._reporter.advance()
+
+    def flush(self) -> None:
+        """Waits for the newest step and checks its metrics.
+
+        Raises:
+          NonFiniteLossError: it had a loss or gradient that is no number.
+        """
+        if self._pending is None:
+            return
+        (step, metrics), self._pending = self._pending, None
+        values = {name: float(value) for name, value in metrics.items()}
+        if not (math.isfinite(values["loss"]) and math.isfinite(values["gradient_norm"])):
+            raise NonFiniteLossError(
+                f"step {step}: loss {values['loss']}, gradient norm {values['gradient_norm']}"
+            )
+        if step % self._config.log_every == 0 or step == self._config.steps:
+            self._log(step, values)
+
+    def _log(self, step: int, values: dict[str, float]) -> None:
+        self.record = {"step": step} | values | {"learning_rate": float(self._rate(step - 1))}
+        annealing_lambda = self._objective.annealing_lambda(step - 1)
+        if annealing_lambda is not None:
+            self.record["annealing_lambda"] = float(annealing_lambda)
+        self.record |= self.watch.lap()
+        self._reporter.metrics(self.record)
+        self._warn_at_chance(self.record)
+
+    def _warn_at_chance(self, record: dict[str, Any]) -> None:
+        """Warns once where λ has reached its floor and the loss is still that of guessing."""
+        num_classes = self._objective.num_classes
+        chance = math.log(num_classes)
+        at_floor = record.get("annealing_lambda") == self._config.loss.lambda_minimum
+        if self._watches_chance and at_floor and record["loss"] > 0.99 * chance:
+            self._watches_chance = False
+            self._reporter.warn(
+                f"step {record['step']}: λ has reached its floor and the loss {record['loss']:.3f} "
+                f"is still that of guessing (ln {num_classes} = {chance:.3f}). Try a slower fall "
+                "of λ (--loss.lambda-gamma 0.012), a higher floor (--loss.lambda-minimum 10), a "
+                "lower --optimizer.learning-rate or --optimizer.warmup-steps 500"
+            )
