@@ -1,7 +1,9 @@
 """What `test_class_parallel` and `test_sampling` ask of several devices; see `on_devices`."""
 
+import dataclasses
 import re
 from collections import Counter
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +21,11 @@ from cases import (
 )
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
+from tiny_run import tiny_config
 
 from sphereface_jax import LOSSES, arcface_loss
+from sphereface_jax.training.config import LossConfig, MeshConfig
+from sphereface_jax.training.trainer import make_trainer
 
 
 def make_mesh(data, model, axis_type=AxisType.Auto):
@@ -164,3 +169,41 @@ def vmaps_over_seeds():
         expected = evaluate("cosface", {}, data.x, data.prototypes)
         assert_close(by_x[i], np.asarray(expected[1]), 1e-5)
         assert_close(by_prototypes[i], np.asarray(expected[2]), 1e-5)
+
+
+def _train(mesh, loss, steps, num_classes=300):
+    """The state after a few steps, that before, and the last metrics."""
+    config = tiny_config(Path("unused"), mesh=mesh, loss=loss)
+    trainer = make_trainer(dataclasses.replace(config, steps=100), num_classes)
+    start = trainer.init()
+    before = np.asarray(start.prototypes)
+    state, key = start, jax.random.key(3)
+    for step in range(steps):
+        images, labels = jax.random.split(jax.random.fold_in(key, step))
+        shape = (config.batch_size, *config.data.image_size, 3)
+        batch = {
+            "image": jax.random.randint(images, shape, 0, 256).astype(jnp.uint8),
+            "label": jax.random.randint(labels, shape[:1], 0, num_classes),
+        }
+        state, metrics = trainer.step(state, batch)
+    return before, state, metrics
+
+
+def training_is_the_same_on_every_mesh():
+    expected = _train(MeshConfig(8, 1), LossConfig("arcface"), 3)
+    for mesh, block in [(MeshConfig(2, 4), None), (MeshConfig(1, 8), 19), (MeshConfig(8, 1), 19)]:
+        _, state, metrics = _train(mesh, LossConfig("arcface", class_block=block), 3)
+        assert state.prototypes.sharding.shard_shape((512, 8)) == (512 // mesh.model, 8)
+        assert_close(state.prototypes, np.asarray(expected[1].prototypes), 1e-4)
+        for name, value in expected[2].items():
+            np.testing.assert_allclose(metrics[name], value, rtol=1e-3, err_msg=name)
+
+
+def unsampled_rows_do_not_move(data, model):
+    loss = LossConfig("arcface", class_block=7, sample_rate=0.25)
+    before, state, metrics = _train(MeshConfig(data, model), loss, 1)
+    has_moved = np.any(np.asarray(state.prototypes) != before, axis=1)
+    per_shard = has_moved.reshape(model, -1).sum(axis=1)
+    held = np.clip(300 - np.arange(model) * (512 // model), 0, 512 // model)
+    np.testing.assert_array_equal(per_shard, np.minimum(held, 512 // model // 4))
+    assert np.isfinite(metrics["loss"])

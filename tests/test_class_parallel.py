@@ -49,6 +49,10 @@ def test_class_parallel_under_vmap_over_seeds():
     run_on_devices("vmaps_over_seeds")
 
 
+def test_training_is_the_same_on_every_mesh():
+    run_on_devices("training_is_the_same_on_every_mesh")
+
+
 # 8 examples and 128 classes a device, 32 numbers an embedding
 WHAT_TRAVELS = {
     "arcface": {"all-reduce [8]": 3},  # target cosine, maximum, sum

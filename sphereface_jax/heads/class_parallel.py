@@ -1,9 +1,9 @@
 """The class-parallel head: prototypes cut along one mesh axis, the batch along another.
 
 Every device streams its own classes for its own examples; no prototype moves. Over the axis
-"model" travel the target's similarity, a maximum and a sum a example, and the embeddings' gradient;
-over "data" the prototypes' gradient, as in any data-parallel training. A loss whose state or
-regularizer looks at the whole batch gathers that besides.
+"model" travel the target's similarity, a maximum and a sum an example, and the embeddings'
+gradient; over "data" the prototypes' gradient, as in any data-parallel training. A loss whose state
+or regularizer looks at the whole batch gathers that besides.
 """
 
 import functools

@@ -8,18 +8,16 @@ beside the formula that uses it.
 import dataclasses
 import functools
 import inspect
-import numbers
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 
 from sphereface_jax import _checks
-from sphereface_jax.heads.class_parallel import AnyMesh, class_parallel_loss, context_mesh
-from sphereface_jax.heads.dense import dense_logits, dense_loss
+from sphereface_jax.heads.dense import dense_logits
 from sphereface_jax.heads.documentation import docstring
 from sphereface_jax.heads.engine import Margin, Reduction, SoftmaxCrossEntropy
-from sphereface_jax.heads.streaming import streaming_loss
+from sphereface_jax.heads.over_classes import loss_over_classes
 
 
 def _keyword_defaults(*functions: Callable | None) -> dict[str, Any]:
@@ -156,7 +154,7 @@ class Loss:
     def loss(self) -> Callable[..., Any]:
         """The public function (embeddings, prototypes, labels, *, ...) -> [B]."""
         return _public_function(
-            self, "loss", _reduce, self.hyperparameters, class_block=None, mesh=None
+            self, "loss", loss_over_classes, self.hyperparameters, class_block=None, mesh=None
         )
 
     @functools.cached_property
@@ -168,21 +166,6 @@ class Loss:
     def functions(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
         """The two public functions: loss and logits."""
         return self.loss, self.logits
-
-
-def _reduce(
-    *args: Any, class_block: int | None, mesh: AnyMesh | None, **kwargs: Any
-) -> tuple[jax.Array, Any]:
-    """The loss by the head that the caller chose."""
-    if class_block is not None:
-        is_count = isinstance(class_block, numbers.Integral) and class_block >= 1
-        _checks.require(is_count, "class_block", "None or an integer of at least 1", class_block)
-    mesh = mesh or context_mesh()
-    if mesh is not None:
-        return class_parallel_loss(*args, mesh=mesh, class_block=class_block, **kwargs)
-    if class_block is not None:
-        return streaming_loss(*args, class_block=class_block, **kwargs)
-    return dense_loss(*args, **kwargs)
 
 
 def _signature(

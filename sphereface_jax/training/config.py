@@ -82,6 +82,10 @@ class LossConfig:
     """Scale s, for the losses that normalise the embeddings."""
     gradient: Literal["exact", "detached", "caffe"] = "exact"
     """Of the margin: autodiff's, the plain cosine's, or that of the authors' Caffe layer."""
+    class_block: int | None = None
+    """Look at so many classes at a time, for more identities than memory holds the logits of."""
+    sample_rate: float = 1.0
+    """Compare with a random share of the other classes each step (PartialFC); 1: with all."""
     options: dict[str, str] = field(default_factory=dict)
     """Further hyper-parameters of the loss, as NAME VALUE pairs; the docs list them."""
     lambda_base: float = 1000.0
@@ -175,6 +179,9 @@ class TrainConfig:
         _require(0 <= fraction < 1, "val.fraction", "a share in [0, 1)", fraction)
         _require(self.val.every > 0, "val.every", "a positive number", self.val.every)
         _require(self.val.pairs > 0, "val.pairs", "a positive number", self.val.pairs)
+        block, share = self.loss.class_block, self.loss.sample_rate
+        _require(block is None or block > 0, "loss.class_block", "a positive number", block)
+        _require(0 < share <= 1, "loss.sample_rate", "a share in (0, 1]", share)
         rate = self.optimizer.learning_rate
         _require(rate > 0, "optimizer.learning_rate", "a positive number", rate)
         decay = self.optimizer.ema_decay

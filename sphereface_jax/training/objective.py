@@ -6,8 +6,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
-from sphereface_jax.geometry import cosine, normalize, safe_arccos
+from sphereface_jax.geometry import normalize, safe_arccos
+from sphereface_jax.heads.over_classes import nearest
 from sphereface_jax.losses import LOSSES
 from sphereface_jax.schedules import annealed_lambda
 from sphereface_jax.training.config import LossConfig
@@ -20,6 +22,7 @@ class Objective:
     Attributes:
       config: the loss's name and hyper-parameters.
       num_classes: how many rows of the prototypes are classes.
+      mesh: devices that share the classes; None: XLA lays the loss out.
 
     Raises:
       ValueError: there is no loss of that name, or it does not take a hyper-parameter.
@@ -27,6 +30,7 @@ class Objective:
 
     config: LossConfig
     num_classes: int
+    mesh: Mesh | None = None
 
     def __post_init__(self) -> None:
         name = self.config.name
@@ -44,8 +48,9 @@ class Objective:
     def _try_once(self) -> Any:
         """Calls the loss on abstract arrays: a wrong value is named before any data are read."""
         prototypes = jnp.zeros(self.prototypes_shape(2))
-        labels = jnp.zeros(1, jnp.int32)
-        return self.loss(jnp.zeros((1, 2)), prototypes, labels, self.init_state(), labels[0])
+        batch = 1 if self.mesh is None else self.mesh.size
+        labels = jnp.zeros(batch, jnp.int32)
+        return self.loss(jnp.zeros((batch, 2)), prototypes, labels, self.init_state(), labels[0])
 
     @property
     def _row(self) -> Any:
@@ -92,8 +97,13 @@ class Objective:
         labels: jax.Array,
         state: Any,
         step: jax.Array,
+        *,
+        num_classes: int | None = None,
     ) -> tuple[jax.Array, Any]:
-        """Returns the loss of each example, [B], and the loss's next state."""
+        """Returns the loss of each example, [B], and the loss's next state.
+
+        num_classes counts the rows of the prototypes that are classes; all of the run by default.
+        """
         options = dict(self.hyperparameters)
         annealing = self.annealing_lambda(step)
         if annealing is not None:
@@ -103,7 +113,9 @@ class Objective:
             embeddings,
             prototypes,
             labels,
-            num_classes=self.num_classes,
+            num_classes=num_classes or self.num_classes,
+            class_block=self.config.class_block,
+            mesh=self.mesh,
             gradient=self.config.gradient,
             **options,
         )
@@ -114,19 +126,28 @@ class Objective:
         return normalize(prototypes) if self.config.gradient == "caffe" else prototypes
 
     def metrics(
-        self, embeddings: jax.Array, prototypes: jax.Array, labels: jax.Array
+        self,
+        embeddings: jax.Array,
+        prototypes: jax.Array,
+        labels: jax.Array,
+        *,
+        num_classes: int | None = None,
     ) -> dict[str, jax.Array]:
         """Returns how the batch lies on the sphere, without any margin.
 
         Returns:
           accuracy of the nearest prototype, mean target_angle in degrees, mean embedding_norm.
         """
-        cosines = cosine(embeddings, prototypes[: self.num_classes])
-        if cosines.ndim == 3:
-            cosines = cosines.max(axis=2)
-        target = jnp.take_along_axis(cosines, labels[:, None], axis=1)[:, 0]
+        target, is_nearest = nearest(
+            embeddings,
+            prototypes,
+            labels,
+            num_classes=num_classes or self.num_classes,
+            class_block=self.config.class_block,
+            mesh=self.mesh,
+        )
         return {
-            "accuracy": jnp.mean(cosines.argmax(axis=1) == labels),
+            "accuracy": jnp.mean(is_nearest),
             "target_angle": jnp.degrees(safe_arccos(target)).mean(),
             "embedding_norm": jnp.linalg.norm(embeddings, axis=1).mean(),
         }

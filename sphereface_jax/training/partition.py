@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from sphereface_jax.training.config import MeshConfig
-from sphereface_jax.training.state import TrainState
+from sphereface_jax.training.state import PROTOTYPE_MULTIPLE, TrainState
 
 
 def make_mesh(config: MeshConfig, *, batch_size: int) -> Mesh:
@@ -26,6 +26,10 @@ def make_mesh(config: MeshConfig, *, batch_size: int) -> Mesh:
         raise ValueError(
             f"mesh: expected data × model to be the number of devices, {devices}, "
             f"got {config.data} × {config.model}"
+        )
+    if PROTOTYPE_MULTIPLE % config.model:
+        raise ValueError(
+            f"mesh.model: expected a divisor of {PROTOTYPE_MULTIPLE}, got {config.model}"
         )
     if batch_size % data:
         raise ValueError(

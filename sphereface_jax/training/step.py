@@ -13,6 +13,7 @@ from sphereface_jax.data.transforms import normalize_pixels
 from sphereface_jax.training.objective import Objective
 from sphereface_jax.training.partition import batch_sharding, replicated
 from sphereface_jax.training.state import TrainState, trained_parts
+from sphereface_jax.training.step_classes import StepClasses, choose_classes
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
@@ -30,34 +31,43 @@ def make_train_step(
 
     The batch holds "image" uint8 [B, H, W, 3] and "label" int32 [B]. The metrics are scalars of
     this very step, before its update: loss, accuracy without margin, mean angle to the target
-    prototype in degrees, mean length of the embeddings, and the gradient's global norm.
+    prototype in degrees, mean length of the embeddings, and the gradient's global norm. Where
+    classes are sampled, they are those among the sample.
     """
 
-    def mean_loss(trained: dict[str, Any], state: TrainState, batch: Batch) -> tuple[Any, Any]:
+    def mean_loss(
+        trained: dict[str, Any], state: TrainState, batch: Batch, classes: StepClasses
+    ) -> tuple[Any, Any]:
         model = nnx.merge(graph, trained["params"], state.model_state)
         embeddings = model(normalize_pixels(batch["image"]))
         loss, loss_state = objective.loss(
             embeddings,
             trained["prototypes"],
-            batch["label"],
+            classes.labels,
             trained.get("loss_state", state.loss_state),
             state.step,
+            num_classes=classes.num_classes,
         )
         model_state = nnx.state(model, nnx.Not(nnx.Param))
         return loss.mean(), (embeddings, loss_state, model_state)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        trained = trained_parts(state, objective)
+        classes = choose_classes(state, batch["label"], objective)
+        trained = trained_parts(state, objective) | {"prototypes": classes.prototypes}
+        opt_state = state.opt_state | {"prototypes": classes.opt_state}
         (loss, (embeddings, loss_state, model_state)), grads = jax.value_and_grad(
             mean_loss, has_aux=True
-        )(trained, state, batch)
+        )(trained, state, batch, classes)
         norm = optax.tree.norm(grads)
         if clip_norm is not None:
             grads = jax.tree.map(lambda g: g * jnp.minimum(1.0, clip_norm / norm), grads)
-        updated, opt_state = {}, {}
+        updated = {}
         for name, weights in trained.items():
-            updates, opt_state[name] = tx.update(grads[name], state.opt_state[name], weights)
+            updates, opt_state[name] = tx.update(grads[name], opt_state[name], weights)
             updated[name] = optax.apply_updates(weights, updates)
+        prototypes, opt_state["prototypes"] = classes.put_back(
+            state, objective.project(updated["prototypes"]), opt_state["prototypes"]
+        )
         ema_params = state.ema_params
         if ema_params is not None:
             ema_params = optax.incremental_update(updated["params"], ema_params, 1 - ema_decay)
@@ -65,14 +75,16 @@ def make_train_step(
             step=state.step + 1,
             params=updated["params"],
             model_state=model_state,
-            prototypes=objective.project(updated["prototypes"]),
+            prototypes=prototypes,
             loss_state=updated.get("loss_state", loss_state),
             opt_state=opt_state,
             ema_params=ema_params,
             rng=state.rng,
         )
         metrics = {"loss": loss, "gradient_norm": norm}
-        metrics |= objective.metrics(embeddings, state.prototypes, batch["label"])
+        metrics |= objective.metrics(
+            embeddings, classes.prototypes, classes.labels, num_classes=classes.num_classes
+        )
         return new_state, metrics
 
     return train_step

@@ -15,6 +15,7 @@ from sphereface_jax.training.optimizer import make_optimizer
 from sphereface_jax.training.partition import make_mesh, state_sharding
 from sphereface_jax.training.state import TrainState, create_state, make_model
 from sphereface_jax.training.step import Batch, Metrics, compile_train_step, make_train_step
+from sphereface_jax.training.step_classes import require_rowwise
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,12 @@ def make_trainer(
       ValueError: a name or a number in the config is not one that can be built.
     """
     mesh = make_mesh(config.mesh, batch_size=config.batch_size)
-    objective = Objective(config.loss, num_classes)
+    shares = config.mesh.model > 1 or config.loss.class_block is not None
+    objective = Objective(config.loss, num_classes, mesh if shares and mesh.size > 1 else None)
+    name = config.optimizer.name if tx is None else "the one given"
     tx = tx or make_optimizer(config.optimizer, config.steps)
+    if config.loss.sample_rate < 1:
+        require_rowwise(tx, name)
     graph = make_graph(config)
     init = make_init(config, objective, tx)
     shapes = jax.eval_shape(init)

@@ -1,0 +1,129 @@
+"""PartialFC: a batch is compared with its own classes and a random share of the others.
+
+Every shard of the classes draws for itself, as many as every other, so that no shape depends on
+what is drawn. What is drawn stays in the order of the classes; so rows that are no classes, which
+are drawn only where a shard has no more classes, come last of all, and their number is known.
+
+References:
+  An et al., Killing Two Birds with One Stone: Efficient and Robust Training of Face Recognition
+  CNNs by Partial FC, CVPR 2022, https://arxiv.org/abs/2203.15565.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from sphereface_jax import _checks
+from sphereface_jax.heads.class_parallel import CLASSES
+
+Array = jax.Array
+
+
+class Sample(NamedTuple):
+    """The classes of one step.
+
+    Attributes:
+      rows: which of its own rows each shard drew [shards, S], ascending.
+      labels: the batch's labels among all drawn rows, shard after shard [B].
+    """
+
+    rows: Array
+    labels: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampler:
+    """Draws classes, and takes and puts their rows.
+
+    Attributes:
+      rows: of the prototypes, a multiple of the shards.
+      num_classes: rows from here on are no classes.
+      rate: share of a shard's rows that is drawn; at least room for the batch's own classes.
+      batch_size: B.
+      mesh: whose axis "model" the rows are cut along; None: they are all on every device.
+
+    Raises:
+      ValueError: if the rate is no share.
+    """
+
+    rows: int
+    num_classes: int
+    rate: float
+    batch_size: int
+    mesh: Mesh | None = None
+
+    def __post_init__(self) -> None:
+        _checks.require(0 < self.rate <= 1, "rate", "a share in (0, 1]", self.rate)
+
+    @property
+    def shards(self) -> int:
+        """How many parts the rows are cut into."""
+        return 1 if self.mesh is None else self.mesh.shape.get(CLASSES, 1)
+
+    @property
+    def rows_per_shard(self) -> int:
+        """How many rows a shard holds."""
+        return self.rows // self.shards
+
+    @property
+    def drawn_per_shard(self) -> int:
+        """S, how many rows a shard draws."""
+        own = min(self.batch_size, self.rows_per_shard)
+        return max(math.ceil(self.rate * self.rows_per_shard), own)
+
+    @property
+    def classes_drawn(self) -> int:
+        """How many of the drawn rows, the first ones, are classes."""
+        held = (self.num_classes - i * self.rows_per_shard for i in range(self.shards))
+        return sum(min(max(classes, 0), self.drawn_per_shard) for classes in held)
+
+    def draw(self, key: Array, labels: Array) -> Sample:
+        """Draws the labels' classes and others with equal chances, without replacement.
+
+        Args:
+          key: decides what is drawn, together with the labels and the number of shards.
+          labels: [B].
+
+        Returns:
+          The sample.
+        """
+        chances = jax.vmap(lambda shard: jax.random.uniform(shard, (self.rows_per_shard,)))(
+            jax.random.split(key, self.shards)
+        ).reshape(-1)
+        is_class = jnp.arange(self.rows) < self.num_classes
+        chances = jnp.where(is_class, chances, -1).at[labels].set(2)
+        chances = chances.reshape(self.shards, -1)
+        rows = jnp.sort(jax.lax.top_k(chances, self.drawn_per_shard)[1], axis=1)
+        first = jnp.arange(self.shards)[:, None] * self.rows_per_shard
+        places = jnp.searchsorted((rows + first).reshape(-1), labels)
+        return Sample(rows, places.astype(labels.dtype))
+
+    def take(self, sample: Sample, values: Array) -> Array:
+        """The drawn rows [shards · S, ...] of values [rows, ...]."""
+        return self._on_shards(lambda rows, values: values[rows[0]], sample.rows, values)
+
+    def put(self, sample: Sample, values: Array, drawn: Array) -> Array:
+        """Values [rows, ...] with the drawn rows [shards · S, ...] in their place."""
+
+        def put(rows: Array, values: Array, drawn: Array) -> Array:
+            return values.at[rows[0]].set(drawn, indices_are_sorted=True, unique_indices=True)
+
+        return self._on_shards(put, sample.rows, values, drawn)
+
+    def _on_shards(self, function: Callable[..., Array], *values: Array) -> Array:
+        """Runs a function where the rows are: no row leaves its device."""
+        if self.shards == 1:
+            return function(*values)
+        return jax.shard_map(
+            function,
+            mesh=self.mesh,
+            in_specs=P(CLASSES),
+            out_specs=P(CLASSES),
+            check_vma=False,
+        )(*values)

@@ -1,0 +1,129 @@
+"""The classes that a step looks at: all, or a sample whose rows are updated as if they were all.
+
+The optimiser sees the drawn rows only, of the prototypes and of whatever it keeps for each of them.
+The others stay as they are to the last bit: no decay, no momentum. What it counts goes on for all.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from sphereface_jax.heads.sampling import Sample, Sampler
+from sphereface_jax.training.objective import Objective
+from sphereface_jax.training.state import TrainState
+
+
+@dataclass(frozen=True)
+class StepClasses:
+    """What a step sees of the classes.
+
+    Attributes:
+      prototypes: their rows.
+      opt_state: what the optimiser keeps for them.
+      labels: the batch's, among these rows.
+      num_classes: how many of the rows are classes.
+    """
+
+    prototypes: jax.Array
+    opt_state: optax.OptState
+    labels: jax.Array
+    num_classes: int
+
+    def put_back(
+        self, state: TrainState, prototypes: jax.Array, opt_state: optax.OptState
+    ) -> tuple[jax.Array, optax.OptState]:
+        """Returns all prototypes and the optimiser's whole state, given what became of these."""
+        del state
+        return prototypes, opt_state
+
+
+@dataclass(frozen=True)
+class SampledClasses(StepClasses):
+    """A sample of them.
+
+    Attributes:
+      sampler: took the rows.
+      sample: which they are.
+    """
+
+    sampler: Sampler
+    sample: Sample
+
+    def put_back(
+        self, state: TrainState, prototypes: jax.Array, opt_state: optax.OptState
+    ) -> tuple[jax.Array, optax.OptState]:
+        """Returns all prototypes and the optimiser's whole state, given what became of these."""
+        shape = state.prototypes.shape
+
+        def put(whole: jax.Array, drawn: jax.Array) -> jax.Array:
+            is_by_row = jnp.shape(whole) == shape
+            return self.sampler.put(self.sample, whole, drawn) if is_by_row else drawn
+
+        whole = state.prototypes, state.opt_state["prototypes"]
+        return jax.tree.map(put, whole, (prototypes, opt_state))
+
+
+def choose_classes(state: TrainState, labels: jax.Array, objective: Objective) -> StepClasses:
+    """Returns the classes of a step: all, or those that its number and the run's key draw."""
+    prototypes, opt_state = state.prototypes, state.opt_state["prototypes"]
+    rate = objective.config.sample_rate
+    if rate == 1:
+        return StepClasses(prototypes, opt_state, labels, objective.num_classes)
+    sampler = Sampler(
+        rows=prototypes.shape[0],
+        num_classes=objective.num_classes,
+        rate=rate,
+        batch_size=labels.size,
+        mesh=objective.mesh,
+    )
+    key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
+    sample = sampler.draw(key, labels)
+
+    def take(leaf: jax.Array) -> jax.Array:
+        return sampler.take(sample, leaf) if jnp.shape(leaf) == prototypes.shape else leaf
+
+    return SampledClasses(
+        prototypes=take(prototypes),
+        opt_state=jax.tree.map(take, opt_state),
+        labels=sample.labels,
+        num_classes=sampler.classes_drawn,
+        sampler=sampler,
+        sample=sample,
+    )
+
+
+def require_rowwise(tx: optax.GradientTransformation, name: str) -> None:
+    """Checks that an optimiser treats every row of a matrix as if it were alone.
+
+    Args:
+      tx: the optimiser.
+      name: what the user calls it.
+
+    Raises:
+      ValueError: if what it does to a row depends on the others.
+    """
+    rng = np.random.default_rng(0)
+    weights, *gradients = (jnp.asarray(rng.normal(size=(4, 3)), jnp.float32) for _ in range(4))
+    rows = jnp.array([0, 2])
+
+    def run(weights: jax.Array, gradients: list[jax.Array]) -> jax.Array:
+        state = tx.init(weights)
+        for gradient in gradients:
+            updates, state = tx.update(gradient, state, weights)
+            weights = optax.apply_updates(weights, updates)
+        return weights
+
+    def is_whole(leaf: jax.Array) -> bool:
+        return jnp.ndim(leaf) == 0 or jnp.shape(leaf) == weights.shape
+
+    whole = run(weights, gradients)[rows]
+    alone = run(weights[rows], [gradient[rows] for gradient in gradients])
+    is_rowwise = np.allclose(whole, alone, rtol=1e-5, atol=1e-6)
+    if not (is_rowwise and jax.tree.all(jax.tree.map(is_whole, tx.init(weights)))):
+        raise ValueError(
+            f"loss.sample_rate: expected an optimizer that treats each prototype by itself, "
+            f"got {name}, which mixes rows; use --optimizer.name sgd or adamw"
+        )
