@@ -1,0 +1,117 @@
+"""The heads against PyTorch's: forward and both gradients of A-Softmax with m = 4.
+
+    python experiments/benchmarks/head.py --preset goals
+
+Contenders, each in a fresh process, all of a size one after another, in several turns:
+
+- bare_products: the four matrix products that a streaming head cannot do without, nothing else;
+- dense and streaming: `sphereface_loss`;
+- reference: A-Softmax in PyTorch as usually written, with one-hot scatter and temporaries [B, C];
+- pytorch_metric_learning: its SphereFaceLoss.
+
+A time is the best of all steps of all turns. Beside it stands processor time, which means more on
+a machine that others use too. Memory is what a process's peak lies above its inputs.
+"""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+from machine import RESULTS, describe_machine, write_results
+
+HERE = Path(__file__).resolve().parent
+ALL = ("bare_products", "dense", "streaming", "reference", "pytorch_metric_learning")
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """A size, and who takes part."""
+
+    classes: int
+    batch: int
+    width: int = 512
+    class_block: int = 4096
+    contenders: tuple[str, ...] = ALL
+    rounds: int = 5
+    turns: int = 2
+
+
+PRESETS = {
+    "goals": [Size(10_572, 128), Size(100_000, 128)],
+    "batch512": [Size(10_572, 512), Size(100_000, 512, rounds=3)],
+    "million": [
+        Size(1_000_000, 128, contenders=("bare_products", "streaming"), rounds=3),
+    ],
+    "blocks": [
+        Size(100_000, 128, class_block=block, contenders=("bare_products", "streaming"))
+        for block in (512, 1024, 2048, 4096, 8192, 16384)
+    ],
+    "smoke": [Size(50, 4, 8, class_block=20, rounds=1, turns=1)],
+}
+
+
+def run_contender(name: str, size: Size) -> dict[str, Any]:
+    """Measures a contender in a process of its own; says why where it cannot."""
+    command = [sys.executable, str(HERE / "head_contenders.py"), name]
+    command += [str(size.classes), str(size.batch), str(size.width), f"--rounds={size.rounds}"]
+    if name == "streaming":
+        command.append(f"--class-block={size.class_block}")
+    paths = [str(HERE.parent.parent), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in paths if path)}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if result.returncode:
+        lines = result.stderr.strip().splitlines() or [f"exit status {result.returncode}"]
+        return {"cannot": lines[-1]}
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def compare(size: Size) -> dict[str, Any]:
+    """All contenders at a size, and the ratios of their times."""
+    best: dict[str, Any] = {}
+    for _ in range(size.turns):
+        for name in size.contenders:
+            found = run_contender(name, size)
+            print(f"C = {size.classes:,}, B = {size.batch}, {name}: {found}", flush=True)
+            known = best.setdefault(name, found)
+            for key in found.keys() & {"seconds", "processor_seconds"}:
+                known[key] = min(known.get(key, found[key]), found[key])
+    times = {name: found["seconds"] for name, found in best.items() if "seconds" in found}
+    ratios = {}
+    for slow, quick in [
+        ("reference", "dense"),
+        ("reference", "streaming"),
+        ("pytorch_metric_learning", "dense"),
+        ("pytorch_metric_learning", "streaming"),
+        ("streaming", "bare_products"),
+    ]:
+        if slow in times and quick in times:
+            ratios[f"{slow} / {quick}"] = round(times[slow] / times[quick], 2)
+    return {**dataclasses.asdict(size), "contenders": best, "ratios": ratios}
+
+
+def main(
+    preset: Literal["goals", "batch512", "million", "blocks", "smoke"] = "goals",
+    out: Path | None = None,
+) -> None:
+    """Measures all contenders of a preset and writes what they took.
+
+    Args:
+      preset: goals: 10,572 and 100,000 classes, 128 examples; batch512: the same with 512;
+        million: streaming a million; blocks: the streaming head's block sizes.
+      out: results file, experiments/results/head_PRESET.json by default.
+    """
+    machine = describe_machine()
+    results = [compare(size) for size in PRESETS[preset]]
+    write_results(
+        out or RESULTS / f"head_{preset}.json",
+        {"benchmark": "head", "preset": preset, "sizes": results, "machine": machine},
+    )
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
