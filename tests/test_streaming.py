@@ -29,8 +29,6 @@ from sphereface_jax.heads.dense import dense_loss
 from sphereface_jax.heads.engine import Margin
 from sphereface_jax.heads.streaming import streaming_loss
 
-EVERY_LOSS = pytest.mark.parametrize("name", LOSSES)
-
 
 def assert_equal_results(results, expected, relative=1e-5):
     for value, other, what in zip(
@@ -74,7 +72,15 @@ def test_a_block_is_a_number_of_classes(class_block):
 
 @pytest.mark.parametrize(
     ("name", "gradient"),
-    [(name, gradient) for name, row in LOSSES.items() for gradient in row.gradients[1:]],
+    [
+        ("sphereface", "caffe"),
+        ("sphereface_plus", "caffe"),
+        ("sphereface", "detached"),
+        ("sphereface_r", "detached"),
+        ("sphereface2", "detached"),
+        ("curricularface", "detached"),
+        ("adaface", "detached"),
+    ],
 )
 def test_every_gradient_mode_streams(name, gradient):
     data = problem(name)
@@ -84,7 +90,7 @@ def test_every_gradient_mode_streams(name, gradient):
     assert_equal_results(results, expected)
 
 
-@EVERY_LOSS
+@pytest.mark.parametrize("name", ["softmax", "sphereface", "sphereface2", "subcenter_arcface"])
 def test_bfloat16_is_accumulated_in_float32(name):
     data = problem(name, jnp.bfloat16)
     results = evaluate(name, {"class_block": 4}, data.x, data.prototypes)

@@ -83,7 +83,7 @@ class LossConfig:
     gradient: Literal["exact", "detached", "caffe"] = "exact"
     """Of the margin: autodiff's, the plain cosine's, or that of the authors' Caffe layer."""
     class_block: int | None = None
-    """Look at so many classes at a time, for more identities than memory holds the logits of."""
+    """Look at so many classes at a time, 4096 say, where there is no memory for all logits."""
     sample_rate: float = 1.0
     """Compare with a random share of the other classes each step (PartialFC); 1: with all."""
     options: dict[str, str] = field(default_factory=dict)
