@@ -103,6 +103,20 @@ def test_bfloat16_is_accumulated_in_float32(name):
     assert_close(results[2], gradients[1], 2**-7, "by prototypes")
 
 
+@pytest.mark.parametrize(
+    ("name", "gradient"), [("sphereface", "exact"), ("sphereface", "caffe"), ("adaface", "exact")]
+)
+def test_zero_embeddings_and_prototypes_stay_without_a_direction(name, gradient):
+    data = problem(name)
+    x, prototypes = data.x.at[2].set(0), data.prototypes.at[4].set(0)
+    options = {"gradient": gradient}
+    expected = evaluate(name, options, x, prototypes)
+    results = evaluate(name, options | {"class_block": 4}, x, prototypes)
+    assert all(np.all(np.isfinite(value)) for value in results)
+    assert np.all(results[1][2] == 0)
+    assert_equal_results(results, expected)
+
+
 @pytest.mark.parametrize("case", ["softmax-bias", "sphereface2", "subcenter_arcface"])
 def test_rows_past_num_classes_never_take_part(case):
     name, options = CASES[case]

@@ -185,10 +185,10 @@ class Walk:
         self.targets = self._find(labels - self.first_class)
 
     def _find(self, row: Array) -> Targets:
-        targets = Targets(
-            jnp.clip(row, 0, self.rows - 1), (row >= 0) & (row < self.rows), prototypes=row
-        )
-        prototypes = self.inputs.prototypes[targets.row].astype(self.head.dtype)
+        is_here = (row >= 0) & (row < self.rows)
+        row = jnp.clip(row, 0, self.rows - 1)
+        prototypes = self.inputs.prototypes[row].astype(self.head.dtype)
+        targets = Targets(row, is_here, prototypes)
         return targets._replace(prototypes=targets.here(prototypes))
 
     def blocks(self) -> Block:
