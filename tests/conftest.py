@@ -1,4 +1,4 @@
-"""Shared set-up: eight virtual CPU devices, a compilation cache, and where the shared faces are."""
+"""Shared set-up: CPU only, a persistent compilation cache, and where the shared faces are."""
 
 import os
 from pathlib import Path

@@ -45,7 +45,8 @@ PRESETS = {
     "goals": [Size(10_572, 128), Size(100_000, 128)],
     "batch512": [Size(10_572, 512), Size(100_000, 512, rounds=3)],
     "million": [
-        Size(1_000_000, 128, contenders=("bare_products", "streaming"), rounds=3),
+        Size(1_000_000, 128, rounds=3, turns=1),
+        Size(1_000_000, 512, rounds=2, turns=1),
     ],
     "blocks": [
         Size(100_000, 128, class_block=block, contenders=("bare_products", "streaming"))
@@ -102,7 +103,7 @@ def main(
 
     Args:
       preset: goals: 10,572 and 100,000 classes, 128 examples; batch512: the same with 512;
-        million: streaming a million; blocks: the streaming head's block sizes.
+        million: a million classes, 128 and 512 examples; blocks: the streaming head's block sizes.
       out: results file, experiments/results/head_PRESET.json by default.
     """
     machine = describe_machine()
