@@ -32,6 +32,8 @@ class DataConfig:
     """Height and width that the network sees; 112×112 images are cropped to 112×96."""
     color_order: Literal["bgr", "rgb"] = "bgr"
     """Order of the colour channels that the network sees; the authors' is bgr."""
+    pixel_divisor: float = 128.0
+    """Pixels become (x − 127.5) / divisor; the authors' is 128, InsightFace's 127.5."""
     resize: bool = False
     """Scale faces of another size instead of refusing them; no substitute for alignment."""
     mirror: float = 0.5
@@ -61,7 +63,7 @@ class ModelConfig:
     """The backbone."""
 
     name: str = "spherenet20"
-    """spherenet4, spherenet10, spherenet20, spherenet36 or spherenet64."""
+    """Any network of sphereface_jax.models.MODELS, such as spherenet4, sfnet20_bn, iresnet50."""
     embedding_dim: int = 512
     """Length of an embedding."""
     channels: tuple[int, int, int, int] = (64, 128, 256, 512)
@@ -175,6 +177,8 @@ class TrainConfig:
         _require(0 <= fraction < 1, "val.fraction", "a share in [0, 1)", fraction)
         _require(self.val.every > 0, "val.every", "a positive number", self.val.every)
         _require(self.val.pairs > 0, "val.pairs", "a positive number", self.val.pairs)
+        divisor = self.data.pixel_divisor
+        _require(divisor > 0, "data.pixel_divisor", "a positive number", divisor)
         rate = self.optimizer.learning_rate
         _require(rate > 0, "optimizer.learning_rate", "a positive number", rate)
         decay = self.optimizer.ema_decay

@@ -23,6 +23,7 @@ def make_train_step(
     objective: Objective,
     tx: optax.GradientTransformation,
     *,
+    pixel_divisor: float = 128.0,
     clip_norm: float | None = None,
     ema_decay: float = 0.0,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
@@ -34,8 +35,9 @@ def make_train_step(
     """
 
     def mean_loss(trained: dict[str, Any], state: TrainState, batch: Batch) -> tuple[Any, Any]:
-        model = nnx.merge(graph, trained["params"], state.model_state)
-        embeddings = model(normalize_pixels(batch["image"]))
+        model = nnx.merge(graph, trained["params"], state.model_state, copy=True)
+        model.train()
+        embeddings = model(normalize_pixels(batch["image"], divisor=pixel_divisor))
         loss, loss_state = objective.loss(
             embeddings,
             trained["prototypes"],
