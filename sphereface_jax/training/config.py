@@ -28,6 +28,8 @@ class DataConfig:
     """The folder that the paths of a list file start from; the list's own by default."""
     exclude: tuple[str, ...] = ()
     """Names of identities to leave out, such as those of the evaluation set."""
+    license: str = ""
+    """Licence or terms of the faces, for the model card."""
     image_size: tuple[int, int] = (112, 96)
     """Height and width that the network sees; 112×112 images are cropped to 112×96."""
     color_order: Literal["bgr", "rgb"] = "bgr"
