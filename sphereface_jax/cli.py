@@ -237,6 +237,10 @@ def export(
     *,
     safetensors: Path | None = None,
     torch: Path | None = None,
+    onnx: Path | None = None,
+    stablehlo: Path | None = None,
+    onnx_input: Literal["float", "uint8"] = "float",
+    normalize: bool = False,
 ) -> None:
     """Write a run's network for other programs; each file must not exist yet.
 
@@ -244,10 +248,23 @@ def export(
       run: folder of the run.
       safetensors: the weights under their PyTorch names.
       torch: the same as a state dict for torch.load.
+      onnx: an ONNX file, which takes RGB faces of any number at a time.
+      stablehlo: an artifact for jax.export.deserialize.
+      onnx_input: float [N, 3, H, H] as InsightFace's tools feed it, (x - 127.5) / 127.5 whatever
+        the run's own preprocessing, or uint8 [N, H, H, 3].
+      normalize: make the embeddings of ONNX and StableHLO unit length.
     """
     from sphereface_jax.commands.export_run import ExportOptions, export_run
 
-    options = ExportOptions(run, safetensors=safetensors, torch=torch)
+    options = ExportOptions(
+        run,
+        safetensors=safetensors,
+        torch=torch,
+        onnx=onnx,
+        stablehlo=stablehlo,
+        onnx_input=onnx_input,
+        normalize=normalize,
+    )
     export_run(options, console=Console(soft_wrap=True))
 
 
