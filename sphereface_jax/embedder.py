@@ -35,7 +35,13 @@ class FaceEmbedder:
         self._aligner = aligner
         self._transform = face_transform(run.config.data)
         self._batch_size = batch_size
-        self._apply = functools.partial(embed, run.graph, run.params, run.model_state)
+        self._apply = functools.partial(
+            embed,
+            run.graph,
+            run.params,
+            run.model_state,
+            pixel_divisor=run.config.data.pixel_divisor,
+        )
 
     @classmethod
     def from_run(

@@ -12,22 +12,33 @@ from sphereface_jax.data.pipeline import ImageSequence, ordered_batches
 from sphereface_jax.data.transforms import FaceTransform, normalize_pixels
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=0, static_argnames=("pixel_divisor", "mirror"))
 def embed(
-    graph: nnx.GraphDef, params: nnx.State, model_state: nnx.State, images: jax.Array
+    graph: nnx.GraphDef,
+    params: nnx.State,
+    model_state: nnx.State,
+    images: jax.Array,
+    *,
+    pixel_divisor: float = 128.0,
+    mirror: bool = True,
 ) -> jax.Array:
     """Returns the embeddings of images and of their mirror images, float32 [B, 2, D].
+
+    Batch normalisation, where the network has it, uses the statistics that training gathered.
 
     Args:
       graph: the network's static part, of `nnx.split`.
       params: its weights.
       model_state: its other variables.
       images: uint8 [B, H, W, 3], cropped and in the network's colour order.
+      pixel_divisor: of the network's preprocessing.
+      mirror: whether to embed the mirror images; without them the result is [B, 1, D].
     """
     model = nnx.merge(graph, params, model_state)
-    both = jnp.stack([images, images[:, :, ::-1]], axis=1)
-    flat = model(normalize_pixels(both.reshape(-1, *images.shape[1:])))
-    return flat.reshape(len(images), 2, -1)
+    model.eval()
+    views = jnp.stack([images, images[:, :, ::-1]] if mirror else [images], axis=1)
+    pixels = normalize_pixels(views.reshape(-1, *images.shape[1:]), divisor=pixel_divisor)
+    return model(pixels).reshape(*views.shape[:2], -1)
 
 
 def embed_images(

@@ -76,7 +76,7 @@ def evaluate(options: EvaluateOptions, *, console: Console) -> None:
             )
         ]
     _add_intervals(scored)
-    if isinstance(source, RunVectors):
+    if isinstance(source, RunVectors) and source.run.num_classes:
         _add_prototypes(scored, source)
     if rival is not None:
         _add_rivals(scored, source, rival, options.allow_missing)

@@ -172,16 +172,20 @@ class FaceTransform:
 
 
 def normalize_pixels(
-    images: jax.Array | np.ndarray, dtype: jnp.dtype | type = jnp.float32
+    images: jax.Array | np.ndarray,
+    dtype: jnp.dtype | type = jnp.float32,
+    *,
+    divisor: float = 128.0,
 ) -> jax.Array:
-    """Maps pixels to (x - 127.5) / 128, as the SphereFace authors do; runs on the device.
+    """Maps pixels to (x - 127.5) / divisor; runs on the device.
 
     Args:
       images: uint8 [..., H, W, 3].
       dtype: floating type of the result; the arithmetic is float32.
+      divisor: 128 as the SphereFace authors have it, 127.5 in InsightFace and OpenSphere.
 
     Returns:
-      [..., H, W, 3] within [-0.99609375, 0.99609375].
+      [..., H, W, 3] within ±127.5 / divisor.
 
     Raises:
       ValueError: `images` is not uint8.
@@ -193,7 +197,7 @@ def normalize_pixels(
     """
     if images.dtype != jnp.uint8:
         raise ValueError(f"images: expected uint8 pixels, got {images.dtype}")
-    return ((jnp.asarray(images).astype(jnp.float32) - 127.5) / 128.0).astype(dtype)
+    return ((jnp.asarray(images).astype(jnp.float32) - 127.5) / divisor).astype(dtype)
 
 
 def _integer(draw: float, limit: int) -> int:

@@ -1,13 +1,61 @@
-"""Backbones: networks from images [B, H, W, 3] to embeddings [B, embedding_dim]."""
+"""Backbones: networks from images [B, H, W, 3] to embeddings [B, embedding_dim].
+
+Trained weights (batch statistics are none) and multiply-accumulates an image, at the size of the
+source: 112×96 for the first six, 112×112 for the others.
+
+    name                 weights      MACs    source
+    spherenet4           12,562,496   0.16 G  Liu et al., CVPR 2017; Caffe prototxt
+    spherenet10          15,217,984   0.76 G
+    spherenet20          22,666,944   1.75 G
+    spherenet36          32,771,392   3.34 G
+    spherenet64          48,186,816   6.11 G
+    sphere20a            22,670,656   1.75 G  clcarwin/sphereface_pytorch
+    sfnet4               14,396,544   0.19 G  ydwen/opensphere, sfnet.py
+    sfnet10              17,052,032   0.89 G
+    sfnet20              24,500,992   2.04 G
+    sfnet36              34,605,440   3.89 G
+    sfnet64              50,020,864   7.13 G
+    sfnet4_bn            14,398,528   0.19 G  the same with batch normalisation
+    sfnet10_bn           17,055,296   0.89 G
+    sfnet20_bn           24,506,688   2.04 G
+    sfnet36_bn           34,614,848   3.89 G
+    sfnet64_bn           50,036,544   7.13 G
+    sfnet4_deprecated    14,396,544   0.19 G  the same, sfnet_deprecated.py
+    sfnet10_deprecated   17,052,032   0.89 G
+    sfnet20_deprecated   24,500,992   2.04 G
+    sfnet36_deprecated   34,605,440   3.89 G
+    sfnet64_deprecated   50,020,864   7.13 G
+    iresnet18            24,025,088   2.61 G  deepinsight/insightface, arcface_torch
+    iresnet34            34,138,816   4.46 G
+    iresnet50            43,590,336   6.31 G
+    iresnet100           65,155,648  12.09 G
+    mobilefacenet         2,059,520   0.44 G
+
+`model.train()` and `model.eval()` of NNX say whether batch normalisation takes the statistics of
+the batch, as a new network does, or those that it has gathered.
+"""
 
 import functools
 from collections.abc import Callable
 
 from flax import nnx
 
+from sphereface_jax.models.iresnet import UNITS as IRESNET_UNITS
+from sphereface_jax.models.iresnet import IResNet
+from sphereface_jax.models.mobilefacenet import MobileFaceNet
+from sphereface_jax.models.sfnet import SFNet
 from sphereface_jax.models.spherenet import UNITS, SphereNet
 
 MODELS: dict[str, Callable[..., nnx.Module]] = {
-    f"spherenet{depth}": functools.partial(SphereNet, depth) for depth in UNITS
+    **{f"spherenet{depth}": functools.partial(SphereNet, depth) for depth in UNITS},
+    "sphere20a": functools.partial(SphereNet, 20, residual_bias=True),
+    **{f"sfnet{depth}": functools.partial(SFNet, depth) for depth in UNITS},
+    **{f"sfnet{depth}_bn": functools.partial(SFNet, depth, batch_norm=True) for depth in UNITS},
+    **{
+        f"sfnet{depth}_deprecated": functools.partial(SFNet, depth, deprecated=True)
+        for depth in UNITS
+    },
+    **{f"iresnet{depth}": functools.partial(IResNet, depth) for depth in IRESNET_UNITS},
+    "mobilefacenet": MobileFaceNet,
 }
 """Every backbone by the name that `--model.name` takes."""

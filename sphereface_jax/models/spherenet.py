@@ -18,11 +18,14 @@ References:
 """
 
 import functools
+import math
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+
+from sphereface_jax.models.layers import PReLU, caffe_xavier, convolution, halved
 
 UNITS = {
     4: (0, 0, 0, 0),
@@ -33,64 +36,25 @@ UNITS = {
 }
 """Residual units a stage, by depth."""
 
-# Caffe's "xavier" is uniform with variance 1/fan_in, which is not Glorot's.
-caffe_xavier = jax.nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
 unit_normal = jax.nn.initializers.normal(0.01)
 
 
-class PReLU(nnx.Module):
-    """max(x, 0) + slope · min(x, 0), with one trained slope a channel, 0.25 at the start."""
-
-    def __init__(self, channels: int, *, dtype: jnp.dtype):
-        self.slope = nnx.Param(jnp.full((channels,), 0.25, jnp.float32))
-        self.dtype = dtype
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return jnp.where(x > 0, x, self.slope[...].astype(self.dtype) * x)
-
-
-def conv3x3(
-    in_channels: int,
-    out_channels: int,
-    *,
-    stride: int,
-    use_bias: bool,
-    kernel_init: jax.nn.initializers.Initializer,
-    dtype: jnp.dtype,
-    rngs: nnx.Rngs,
-) -> nnx.Conv:
-    """A 3×3 convolution padded by one pixel on each side, as in Caffe."""
-    return nnx.Conv(
-        in_channels,
-        out_channels,
-        kernel_size=(3, 3),
-        strides=stride,
-        padding=1,
-        use_bias=use_bias,
-        kernel_init=kernel_init,
-        dtype=dtype,
-        rngs=rngs,
-    )
-
-
 class ResidualUnit(nnx.Module):
-    """x + PReLU(conv(PReLU(conv(x)))), both convolutions 3×3 without bias."""
+    """x + PReLU(conv(PReLU(conv(x)))), both convolutions 3×3."""
 
-    def __init__(self, channels: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
-        # The authors give these biases the constant 0 and no learning rate: there are none.
-        convolution = functools.partial(
-            conv3x3,
+    def __init__(self, channels: int, *, use_bias: bool, dtype: jnp.dtype, rngs: nnx.Rngs):
+        unit_convolution = functools.partial(
+            convolution,
             channels,
             channels,
-            stride=1,
-            use_bias=False,
+            use_bias=use_bias,
             kernel_init=unit_normal,
             dtype=dtype,
             rngs=rngs,
         )
-        self.conv1 = convolution()
+        self.conv1 = unit_convolution()
         self.prelu1 = PReLU(channels, dtype=dtype)
-        self.conv2 = convolution()
+        self.conv2 = unit_convolution()
         self.prelu2 = PReLU(channels, dtype=dtype)
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -101,9 +65,16 @@ class Stage(nnx.Module):
     """A convolution of stride 2 with PReLU, then residual units."""
 
     def __init__(
-        self, in_channels: int, channels: int, units: int, *, dtype: jnp.dtype, rngs: nnx.Rngs
+        self,
+        in_channels: int,
+        channels: int,
+        units: int,
+        *,
+        residual_bias: bool,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
     ):
-        self.conv = conv3x3(
+        self.conv = convolution(
             in_channels,
             channels,
             stride=2,
@@ -113,7 +84,10 @@ class Stage(nnx.Module):
             rngs=rngs,
         )
         self.prelu = PReLU(channels, dtype=dtype)
-        self.units = nnx.List(ResidualUnit(channels, dtype=dtype, rngs=rngs) for _ in range(units))
+        self.units = nnx.List(
+            ResidualUnit(channels, use_bias=residual_bias, dtype=dtype, rngs=rngs)
+            for _ in range(units)
+        )
 
     def __call__(self, x: jax.Array) -> jax.Array:
         x = self.prelu(self.conv(x))
@@ -130,6 +104,8 @@ class SphereNet(nnx.Module):
       embedding_dim: the length of an embedding, 512 in the paper.
       image_size: height and width in pixels, (112, 96) in the paper.
       channels: of the four stages; smaller ones make a smaller network for tests and tutorials.
+      residual_bias: trained biases in the residual convolutions too, as in clcarwin's sphere20a.
+        The authors give them the constant 0 and no learning rate: there are none.
       dtype: of the computation; parameters are float32 and embeddings come back as float32.
       rngs: the keys of the initialisers.
 
@@ -152,6 +128,7 @@ class SphereNet(nnx.Module):
         embedding_dim: int = 512,
         image_size: tuple[int, int] = (112, 96),
         channels: Sequence[int] = (64, 128, 256, 512),
+        residual_bias: bool = False,
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
@@ -159,14 +136,12 @@ class SphereNet(nnx.Module):
             raise ValueError(f"depth: expected one of {sorted(UNITS)}, got {depth}")
         inputs = (3, *channels[:-1])
         self.stages = nnx.List(
-            Stage(*plan, dtype=dtype, rngs=rngs)
+            Stage(*plan, residual_bias=residual_bias, dtype=dtype, rngs=rngs)
             for plan in zip(inputs, channels, UNITS[depth], strict=True)
         )
-        height, width = image_size
-        for _ in channels:
-            height, width = -(-height // 2), -(-width // 2)
+        self.feature_shape = (*halved(image_size, len(channels)), channels[-1])
         self.embedding = nnx.Linear(
-            height * width * channels[-1],
+            math.prod(self.feature_shape),
             embedding_dim,
             kernel_init=caffe_xavier,
             dtype=dtype,

@@ -28,10 +28,14 @@ class DataConfig:
     """The folder that the paths of a list file start from; the list's own by default."""
     exclude: tuple[str, ...] = ()
     """Names of identities to leave out, such as those of the evaluation set."""
+    license: str = ""
+    """Licence or terms of the faces, for the model card."""
     image_size: tuple[int, int] = (112, 96)
     """Height and width that the network sees; 112×112 images are cropped to 112×96."""
     color_order: Literal["bgr", "rgb"] = "bgr"
     """Order of the colour channels that the network sees; the authors' is bgr."""
+    pixel_divisor: float = 128.0
+    """Pixels become (x − 127.5) / divisor; the authors' is 128, InsightFace's 127.5."""
     resize: bool = False
     """Scale faces of another size instead of refusing them; no substitute for alignment."""
     mirror: float = 0.5
@@ -61,7 +65,7 @@ class ModelConfig:
     """The backbone."""
 
     name: str = "spherenet20"
-    """spherenet4, spherenet10, spherenet20, spherenet36 or spherenet64."""
+    """Any network of sphereface_jax.models.MODELS, such as spherenet4, sfnet20_bn, iresnet50."""
     embedding_dim: int = 512
     """Length of an embedding."""
     channels: tuple[int, int, int, int] = (64, 128, 256, 512)
@@ -182,6 +186,8 @@ class TrainConfig:
         block, share = self.loss.class_block, self.loss.sample_rate
         _require(block is None or block > 0, "loss.class_block", "a positive number", block)
         _require(0 < share <= 1, "loss.sample_rate", "a share in (0, 1]", share)
+        divisor = self.data.pixel_divisor
+        _require(divisor > 0, "data.pixel_divisor", "a positive number", divisor)
         rate = self.optimizer.learning_rate
         _require(rate > 0, "optimizer.learning_rate", "a positive number", rate)
         decay = self.optimizer.ema_decay

@@ -18,8 +18,8 @@ from typing import Any, Self
 
 from sphereface_jax.training.config import TrainConfig, differences, from_dict, to_dict
 
-# Where a run lives, and on how many devices, is no part of what it learns.
-FREE_FIELDS = ("out", "mesh.")
+# Where a run lives, on how many devices and by whose leave is no part of what it learns.
+FREE_FIELDS = ("out", "mesh.", "data.license")
 
 
 def write_atomically(path: Path, text: str) -> None:

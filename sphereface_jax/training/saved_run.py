@@ -27,7 +27,7 @@ class SavedRun:
       path: the run's folder.
       config: its config.
       step: updates done.
-      num_classes: identities it learnt.
+      num_classes: identities it learnt; 0 for a network imported without its class weights.
       graph: the network's static part.
       params: its weights; the moving average where the run kept one.
       model_state: its other variables.
@@ -54,7 +54,9 @@ def load_run(path: Path) -> SavedRun:
     config = read_config(path)
     with Checkpoints(path / "checkpoints") as checkpoints:
         num_classes = checkpoints.progress()["num_classes"]
-        init = make_init(config, Objective(config.loss, num_classes), optax.identity())
+        # An imported network may know no classes; its prototypes are padding alone.
+        objective = Objective(config.loss, max(num_classes, 1))
+        init = make_init(config, objective, optax.identity())
         everywhere = NamedSharding(jax.make_mesh((jax.device_count(),), ("data",)), PartitionSpec())
         shapes = jax.eval_shape(init)
         like = abstract(shapes, jax.tree.map(lambda _: everywhere, shapes))

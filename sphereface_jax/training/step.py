@@ -24,6 +24,7 @@ def make_train_step(
     objective: Objective,
     tx: optax.GradientTransformation,
     *,
+    pixel_divisor: float = 128.0,
     clip_norm: float | None = None,
     ema_decay: float = 0.0,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
@@ -38,8 +39,9 @@ def make_train_step(
     def mean_loss(
         trained: dict[str, Any], state: TrainState, batch: Batch, classes: StepClasses
     ) -> tuple[Any, Any]:
-        model = nnx.merge(graph, trained["params"], state.model_state)
-        embeddings = model(normalize_pixels(batch["image"]))
+        model = nnx.merge(graph, trained["params"], state.model_state, copy=True)
+        model.train()
+        embeddings = model(normalize_pixels(batch["image"], divisor=pixel_divisor))
         loss, loss_state = objective.loss(
             embeddings,
             trained["prototypes"],

@@ -98,6 +98,7 @@ def make_trainer(
         graph,
         objective,
         tx,
+        pixel_divisor=config.data.pixel_divisor,
         clip_norm=config.optimizer.clip_norm,
         ema_decay=config.optimizer.ema_decay,
     )

@@ -47,12 +47,15 @@ class Validator:
         self._transform = face_transform(config.data)
         self._batch_size = min(config.batch_size, 64)
         self._graph = graph
+        self._pixel_divisor = config.data.pixel_divisor
 
     def score(self, state: TrainState) -> dict[str, Any]:
         """Returns the protocol's numbers for the averaged weights, or the weights if none are."""
         params = state.params if state.ema_params is None else state.ema_params
         embeddings = embed_images(
-            functools.partial(embed, self._graph, params, state.model_state),
+            functools.partial(
+                embed, self._graph, params, state.model_state, pixel_divisor=self._pixel_divisor
+            ),
             self._images,
             transform=self._transform,
             batch_size=self._batch_size,

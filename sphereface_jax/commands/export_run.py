@@ -1,0 +1,129 @@
+"""What `sphereface export` does: a run's network as a file that other programs read."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flax import nnx
+from rich.console import Console
+
+from sphereface_jax.data.files import AtomicFile
+from sphereface_jax.interop.onnx_export import InputKind, onnx_bytes
+from sphereface_jax.interop.safetensors_file import safetensors_bytes
+from sphereface_jax.interop.stablehlo import stablehlo_bytes
+from sphereface_jax.interop.torch_file import torch_file_bytes
+from sphereface_jax.interop.weights import state_dict
+from sphereface_jax.training.saved_run import SavedRun, load_run
+
+Maker = Callable[[SavedRun], bytes]
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Which files to write of a run.
+
+    Attributes:
+      run: the run's folder.
+      safetensors: a file of the weights under their PyTorch names.
+      torch: the same as a state dict for `torch.load`.
+      onnx: an ONNX file.
+      stablehlo: an artifact for `jax.export.deserialize`.
+      onnx_input: what the ONNX file takes, float NCHW or uint8 NHWC.
+      normalize: whether ONNX and StableHLO give embeddings of unit length.
+    """
+
+    run: Path
+    safetensors: Path | None = None
+    torch: Path | None = None
+    onnx: Path | None = None
+    stablehlo: Path | None = None
+    onnx_input: InputKind = "float"
+    normalize: bool = False
+
+    def outputs(self) -> dict[Path, Maker]:
+        """Returns what makes each file.
+
+        Raises:
+          ValueError: no file is named, or one is there already.
+          FileNotFoundError: the folder of one is not there.
+        """
+        chosen: tuple[tuple[Path | None, Maker], ...] = (
+            (self.safetensors, _safetensors),
+            (self.torch, _torch),
+            (self.onnx, self._onnx),
+            (self.stablehlo, self._stablehlo),
+        )
+        outputs = {path: make for path, make in chosen if path is not None}
+        if not outputs:
+            raise ValueError(
+                "expected a file to write: --safetensors, --torch, --onnx or --stablehlo, got none"
+            )
+        for path in outputs:
+            if path.exists():
+                raise ValueError(f"{path}: expected a file that does not exist yet")
+            if not path.parent.is_dir():
+                raise FileNotFoundError(f"{path.parent}: expected a folder for {path.name}")
+        return outputs
+
+    def _onnx(self, run: SavedRun) -> bytes:
+        return onnx_bytes(
+            _model(run),
+            **_preprocessing(run),
+            input_kind=self.onnx_input,
+            normalize=self.normalize,
+            metadata={"architecture": run.config.model.name, "step": str(run.step)},
+        )
+
+    def _stablehlo(self, run: SavedRun) -> bytes:
+        return stablehlo_bytes(_model(run), **_preprocessing(run), normalize=self.normalize)
+
+
+def export_run(options: ExportOptions, *, console: Console) -> None:
+    """Writes the files that the options name; nothing is written unless all could be made.
+
+    Raises:
+      FileNotFoundError: there is no run, or no folder to write into.
+      ValueError: a file is there already, or none is named.
+    """
+    outputs = options.outputs()
+    run = load_run(options.run)
+    contents = {path: make(run) for path, make in outputs.items()}
+    for path, content in contents.items():
+        with AtomicFile(path) as file:
+            file.write(content)
+        console.print(
+            f"{os.fspath(path)}: {run.config.model.name} of step {run.step}, "
+            f"{len(content) / 1e6:.1f} MB",
+            highlight=False,
+            markup=False,
+        )
+
+
+def _model(run: SavedRun) -> nnx.Module:
+    return nnx.merge(run.graph, run.params, run.model_state)
+
+
+def _preprocessing(run: SavedRun) -> dict[str, Any]:
+    data = run.config.data
+    return {
+        "image_size": data.image_size,
+        "color_order": data.color_order,
+        "pixel_divisor": data.pixel_divisor,
+    }
+
+
+def _safetensors(run: SavedRun) -> bytes:
+    data = run.config.data
+    metadata = {
+        "architecture": run.config.model.name,
+        "image_size": f"{data.image_size[0]}x{data.image_size[1]}",
+        "color_order": data.color_order,
+        "pixel_divisor": f"{data.pixel_divisor:g}",
+    }
+    return safetensors_bytes(state_dict(_model(run), batches_tracked=run.step), metadata)
+
+
+def _torch(run: SavedRun) -> bytes:
+    return torch_file_bytes(state_dict(_model(run), batches_tracked=run.step))

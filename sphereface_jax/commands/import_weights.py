@@ -1,0 +1,211 @@
+"""What `sphereface import` does: a file of weights from elsewhere becomes a run.
+
+RUN/import.json says which file it was. The run has one checkpoint, of step 0; every command that
+takes a run takes this one, and `sphereface train --init-from RUN` goes on from it.
+"""
+
+import dataclasses
+import hashlib
+import os
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from rich.console import Console
+
+from sphereface_jax.interop.sources import Source, source_of
+from sphereface_jax.interop.tensor_files import read_tensors, split_key
+from sphereface_jax.interop.weights import load_state_dict
+from sphereface_jax.models import MODELS
+from sphereface_jax.training.checkpoint import Checkpoints
+from sphereface_jax.training.config import DataConfig, ModelConfig, TrainConfig, to_dict
+from sphereface_jax.training.objective import Objective
+from sphereface_jax.training.run_folder import write_json
+from sphereface_jax.training.state import make_model, padded_classes
+from sphereface_jax.training.trainer import make_init
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """Which weights to read, and what is known about them.
+
+    Attributes:
+      weights: FILE, or FILE/KEY for a part of it.
+      arch: a network of `MODELS`.
+      out: the run's folder; there must be none yet.
+      class_weights: FILE or FILE/KEY of the class weights, [C, D] or [D, C].
+      embedding_dim: length of an embedding.
+      channels: of the network's stages.
+      color_order: of the pixels; that of the network's source by default.
+      image_size: height and width; those of the source by default.
+      pixel_divisor: that of the source by default.
+      license: of the faces that the weights were learnt from, as far as known.
+    """
+
+    weights: Path
+    arch: str
+    out: Path
+    class_weights: Path | None = None
+    embedding_dim: int = 512
+    channels: tuple[int, int, int, int] = (64, 128, 256, 512)
+    color_order: Literal["bgr", "rgb"] | None = None
+    image_size: tuple[int, int] | None = None
+    pixel_divisor: float | None = None
+    license: str = ""
+    source: Source = field(init=False)
+
+    def __post_init__(self) -> None:
+        if self.arch not in MODELS:
+            raise ValueError(f"--arch: expected one of {', '.join(MODELS)}, got {self.arch!r}")
+        object.__setattr__(self, "source", source_of(self.arch))
+
+    def config(self) -> TrainConfig:
+        """Returns the config of the run: its network and its preprocessing."""
+        source = self.source
+        data = DataConfig(
+            train="unknown",
+            image_size=self.image_size or source.image_size,
+            color_order=self.color_order or source.color_order,
+            pixel_divisor=self.pixel_divisor or source.pixel_divisor,
+            license=self.license,
+        )
+        model = ModelConfig(
+            name=self.arch, embedding_dim=self.embedding_dim, channels=self.channels
+        )
+        return TrainConfig(out=self.out, data=data, model=model)
+
+
+def import_weights(options: ImportOptions, *, console: Console) -> None:
+    """Makes a run of a file of weights.
+
+    Args:
+      options: which, and as what.
+      console: where to say what was read.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: the file is damaged, asks for code, or does not fit the network; or there is
+        something at `out` already.
+    """
+    if options.out.exists():
+        raise ValueError(
+            f"{options.out}: expected a folder that does not exist yet for --out; delete it or "
+            "name another"
+        )
+    tensors = read_tensors(options.weights)
+    class_weights = _class_weights(options, tensors)
+    config = options.config()
+    model = nnx.eval_shape(
+        lambda: make_model(config.model, config.data.image_size, rngs=nnx.Rngs(0))
+    )
+    try:
+        load_state_dict(model, tensors)
+    except ValueError as error:
+        raise ValueError(f"{options.weights}: as {options.arch}, {error}") from None
+    count = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
+    _write_run(config, model, class_weights, _describe(options, tensors, class_weights))
+    classes = "no class weights" if class_weights is None else f"{len(class_weights):,} classes"
+    height, width = config.data.image_size
+    console.print(
+        f"{options.out}: {options.arch}, {count / 1e6:.1f} M weights and {classes}, for faces of "
+        f"{height}×{width} {config.data.color_order.upper()}, "
+        f"(x − 127.5) / {config.data.pixel_divisor:g}",
+        highlight=False,
+        markup=False,
+    )
+
+
+def _describe(
+    options: ImportOptions, tensors: dict[str, np.ndarray], class_weights: np.ndarray | None
+) -> dict[str, Any]:
+    file, keys = split_key(options.weights)
+    with file.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    return {
+        "file": file.name,
+        "key": "/".join(keys),
+        "sha256": digest,
+        "tensors": len(tensors),
+        "architecture": options.arch,
+        "defined_in": options.source.repository,
+        "class_weights": None if options.class_weights is None else options.class_weights.name,
+        "num_classes": 0 if class_weights is None else len(class_weights),
+    }
+
+
+def _class_weights(options: ImportOptions, tensors: dict[str, np.ndarray]) -> np.ndarray | None:
+    """Returns the class weights [C, D], and takes them out of the network's tensors."""
+    own = options.source.class_weights
+    found = tensors.pop(own, None) if own is not None else None
+    if options.class_weights is None:
+        return None if found is None else _by_class(options, found, own or "", features_first=True)
+    candidates = read_tensors(options.class_weights)
+    matrices = {name: tensor for name, tensor in candidates.items() if tensor.ndim == 2}
+    if len(matrices) != 1:
+        raise ValueError(
+            f"{options.class_weights}: expected one matrix of class weights, found "
+            f"{', '.join(list(matrices)[:5]) or 'none'}; name it as FILE/KEY"
+        )
+    ((name, matrix),) = matrices.items()
+    if split_key(options.class_weights)[0] == split_key(options.weights)[0]:
+        tensors.pop(name, None)
+    return _by_class(options, matrix, name, features_first=name == own)
+
+
+def _by_class(
+    options: ImportOptions, matrix: np.ndarray, name: str, *, features_first: bool
+) -> np.ndarray:
+    dim = options.embedding_dim
+    if matrix.shape == (dim, dim) and not features_first:
+        raise ValueError(
+            f"--class-weights: {name} is {dim}×{dim}, and either side may be the classes; save it "
+            "under the name of a larger or smaller matrix, or leave it out"
+        )
+    if dim not in matrix.shape or not np.issubdtype(matrix.dtype.type(0).dtype, np.floating):
+        raise ValueError(
+            f"--class-weights: expected {name} as floating [C, {dim}] or [{dim}, C], got "
+            f"{matrix.dtype} {list(matrix.shape)}"
+        )
+    is_transposed = features_first or matrix.shape[1] != dim
+    return (matrix.T if is_transposed else matrix).astype(np.float32)
+
+
+def _write_run(
+    config: TrainConfig,
+    model: nnx.Module,
+    class_weights: np.ndarray | None,
+    imported: dict[str, Any],
+) -> None:
+    """Writes the run beside its place, then renames it."""
+    num_classes = imported["num_classes"]
+    objective = Objective(config.loss, max(num_classes, 1))
+    shapes = jax.eval_shape(make_init(config, objective, optax.identity()))
+    prototypes = np.zeros((padded_classes(max(num_classes, 1)), config.model.embedding_dim))
+    if class_weights is not None:
+        prototypes[:num_classes] = class_weights
+    state = dataclasses.replace(
+        shapes,
+        step=jnp.zeros((), jnp.int32),
+        params=nnx.state(model, nnx.Param),
+        model_state=nnx.state(model, nnx.Not(nnx.Param)),
+        prototypes=jnp.asarray(prototypes, jnp.float32),
+        rng=jnp.zeros(shapes.rng.shape, shapes.rng.dtype),
+    )
+    progress = {"examples": 0, "num_classes": num_classes, "config": to_dict(config)}
+    config.out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = config.out.with_name(f".{config.out.name}.{os.getpid()}.tmp")
+    try:
+        with Checkpoints(temporary / "checkpoints", keep=1) as checkpoints:
+            checkpoints.save(0, state, progress)
+            checkpoints.wait()
+        write_json(temporary / "config.json", to_dict(config))
+        write_json(temporary / "import.json", imported)
+        os.replace(temporary, config.out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

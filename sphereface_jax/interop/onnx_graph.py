@@ -1,0 +1,200 @@
+"""A network as an ONNX graph in NCHW: one function a block, each the twin of the block's call."""
+
+import functools
+from typing import Any
+
+import numpy as np
+from flax import nnx
+
+from sphereface_jax.models.iresnet import IResNet, IResUnit
+from sphereface_jax.models.layers import BatchNorm, PReLU
+from sphereface_jax.models.mobilefacenet import Bottleneck, ConvNorm, MobileFaceNet
+from sphereface_jax.models.sfnet import SFNet, SFStage, SFUnit
+from sphereface_jax.models.spherenet import ResidualUnit, SphereNet, Stage
+
+
+class Graph:
+    """Nodes and initialisers under way, values by name.
+
+    Args:
+      onnx: the package, which is imported where an export is asked for.
+      feature_shape: height, width and channels of what the first linear layer flattens.
+      input_scale: what the first convolution multiplies its input with.
+      reverse_channels: whether the first convolution reads its input's channels backwards.
+    """
+
+    def __init__(
+        self,
+        onnx: Any,
+        *,
+        feature_shape: tuple[int, int, int],
+        input_scale: float = 1.0,
+        reverse_channels: bool = False,
+    ):
+        self._onnx = onnx
+        self.nodes: list[Any] = []
+        self.initializers: list[Any] = []
+        self._feature_shape = feature_shape
+        self._input_scale, self._reverse_channels = input_scale, reverse_channels
+        self._is_first = True
+
+    def node(self, kind: str, inputs: list[str], **attributes: Any) -> str:
+        """Adds a node and returns the name of its output."""
+        name = f"{kind}_{len(self.nodes)}"
+        self.nodes.append(self._onnx.helper.make_node(kind, inputs, [name], name, **attributes))
+        return name
+
+    def constant(self, array: np.ndarray) -> str:
+        """Adds an initialiser and returns its name."""
+        name = f"constant_{len(self.initializers)}"
+        stored = self._onnx.numpy_helper.from_array(np.ascontiguousarray(array), name)
+        self.initializers.append(stored)
+        return name
+
+    def _variable(self, variable: Any) -> str:
+        return self.constant(np.asarray(variable[...], np.float32))
+
+    def conv(self, layer: nnx.Conv, x: str) -> str:
+        """A convolution; the first one takes the preprocessing of its input upon itself."""
+        kernel = np.asarray(layer.kernel[...], np.float32).transpose(3, 2, 0, 1)
+        if self._is_first:
+            kernel = kernel[:, ::-1] if self._reverse_channels else kernel
+            kernel = kernel * np.float32(self._input_scale)
+            self._is_first = False
+        assert isinstance(layer.padding, int)
+        inputs = [x, self.constant(kernel)]
+        inputs += [] if layer.bias is None else [self._variable(layer.bias)]
+        assert isinstance(layer.strides, int)
+        return self.node(
+            "Conv",
+            inputs,
+            kernel_shape=list(kernel.shape[2:]),
+            strides=[layer.strides] * 2,
+            pads=[layer.padding] * 4,
+            group=layer.feature_group_count,
+        )
+
+    def norm(self, layer: BatchNorm | None, x: str) -> str:
+        """Batch normalisation by the gathered statistics; nothing where there is none."""
+        if layer is None:
+            return x
+        leaves = (layer.scale, layer.bias, layer.mean, layer.var)
+        inputs = [x, *(self._variable(leaf) for leaf in leaves)]
+        return self.node("BatchNormalization", inputs, epsilon=layer.epsilon)
+
+    def prelu(self, layer: PReLU | None, x: str) -> str:
+        """PReLU with a slope a channel; nothing where there is none."""
+        if layer is None:
+            return x
+        slope = np.asarray(layer.slope[...], np.float32)[:, None, None]
+        return self.node("PRelu", [x, self.constant(slope)])
+
+    def relu(self, x: str) -> str:
+        """max(x, 0)."""
+        return self.node("Relu", [x])
+
+    def add(self, x: str, y: str) -> str:
+        """The sum of two values."""
+        return self.node("Add", [x, y])
+
+    def linear(self, layer: nnx.Linear, x: str) -> str:
+        """Flattens an image as (channel, height, width) and multiplies."""
+        kernel = np.asarray(layer.kernel[...], np.float32)
+        image = kernel.reshape(*self._feature_shape, -1).transpose(2, 0, 1, 3)
+        inputs = [self.node("Flatten", [x], axis=1), self.constant(image.reshape(kernel.shape))]
+        inputs += [] if layer.bias is None else [self._variable(layer.bias)]
+        return self.node("Gemm", inputs)
+
+
+@functools.singledispatch
+def emit(block: nnx.Module, graph: Graph, x: str) -> str:
+    """Adds a block to a graph and returns the name of its output."""
+    raise TypeError(f"no ONNX graph is known for {type(block).__name__}")
+
+
+@emit.register
+def _(block: SphereNet, graph: Graph, x: str) -> str:
+    for stage in block.stages:
+        x = emit(stage, graph, x)
+    return graph.linear(block.embedding, x)
+
+
+@emit.register
+def _(block: Stage, graph: Graph, x: str) -> str:
+    x = graph.prelu(block.prelu, graph.conv(block.conv, x))
+    for unit in block.units:
+        x = emit(unit, graph, x)
+    return x
+
+
+@emit.register
+def _(block: ResidualUnit, graph: Graph, x: str) -> str:
+    inner = graph.prelu(block.prelu1, graph.conv(block.conv1, x))
+    return graph.add(x, graph.prelu(block.prelu2, graph.conv(block.conv2, inner)))
+
+
+@emit.register
+def _(block: SFNet, graph: Graph, x: str) -> str:
+    for stage in block.stages:
+        x = emit(stage, graph, x)
+    return graph.norm(block.norm, graph.linear(block.embedding, x))
+
+
+@emit.register
+def _(block: SFStage, graph: Graph, x: str) -> str:
+    x = graph.relu(graph.norm(block.norm, graph.conv(block.conv, x)))
+    for unit in block.units:
+        x = emit(unit, graph, x)
+    return x
+
+
+@emit.register
+def _(block: SFUnit, graph: Graph, x: str) -> str:
+    inner = graph.relu(graph.norm(block.norm1, graph.conv(block.conv1, x)))
+    inner = graph.norm(block.norm2, graph.conv(block.conv2, inner))
+    if block.relu_before_sum:
+        return graph.add(x, graph.relu(inner))
+    return graph.relu(graph.add(x, inner))
+
+
+@emit.register
+def _(block: IResNet, graph: Graph, x: str) -> str:
+    x = graph.prelu(block.prelu, graph.norm(block.norm1, graph.conv(block.conv, x)))
+    for stage in block.stages:
+        for unit in stage:
+            x = emit(unit, graph, x)
+    x = graph.norm(block.norm2, x)
+    return graph.norm(block.norm3, graph.linear(block.embedding, x))
+
+
+@emit.register
+def _(block: IResUnit, graph: Graph, x: str) -> str:
+    inner = graph.conv(block.conv1, graph.norm(block.norm1, x))
+    inner = graph.prelu(block.prelu, graph.norm(block.norm2, inner))
+    inner = graph.norm(block.norm3, graph.conv(block.conv2, inner))
+    shortcut = block.shortcut
+    if shortcut is not None:
+        x = graph.norm(shortcut.norm, graph.conv(shortcut.conv, x))
+    return graph.add(inner, x)
+
+
+@emit.register
+def _(block: MobileFaceNet, graph: Graph, x: str) -> str:
+    x = emit(block.grouped, graph, emit(block.stem, graph, x))
+    for stage in block.stages:
+        for bottleneck in stage:
+            x = emit(bottleneck, graph, x)
+    x = emit(block.pool, graph, emit(block.separate, graph, x))
+    return graph.norm(block.norm, graph.linear(block.embedding, x))
+
+
+@emit.register
+def _(block: Bottleneck, graph: Graph, x: str) -> str:
+    inner = emit(block.depthwise, graph, emit(block.expand, graph, x))
+    inner = emit(block.project, graph, inner)
+    return graph.add(x, inner) if block.residual else inner
+
+
+@emit.register
+def _(block: ConvNorm, graph: Graph, x: str) -> str:
+    return graph.prelu(block.prelu, graph.norm(block.norm, graph.conv(block.conv, x)))

@@ -1,0 +1,152 @@
+r"""A network's weights as PyTorch's state dict, and back, to the bit.
+
+Layouts differ. A convolution's kernel is [height, width, in, out] here and [out, in, height, width]
+there; a linear layer's [in, out] here and [out, in] there; and the linear layer after the last
+convolution reads the image as (height, width, channel) here and as (channel, height, width) there.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from sphereface_jax.interop.torch_names import named_layers
+from sphereface_jax.models.layers import BatchNorm, PReLU
+
+Layout = Callable[[np.ndarray], np.ndarray]
+BATCHES_TRACKED = "num_batches_tracked"
+"""What PyTorch counts beside a normalisation's statistics and no network here needs."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One tensor of a network.
+
+    Attributes:
+      variable: where it is here.
+      to_torch: from the layout here to PyTorch's.
+      from_torch: back.
+    """
+
+    variable: nnx.Variable
+    to_torch: Layout
+    from_torch: Layout
+
+
+def _same(array: np.ndarray) -> np.ndarray:
+    return array
+
+
+def _kernel_slot(variable: nnx.Variable, feature_shape: tuple[int, int, int] | None) -> Slot:
+    if len(variable.shape) == 4:
+        return Slot(variable, lambda x: x.transpose(3, 2, 0, 1), lambda x: x.transpose(2, 3, 1, 0))
+    if feature_shape is None:
+        return Slot(variable, np.transpose, np.transpose)
+    height, width, channels = feature_shape
+
+    def to_torch(kernel: np.ndarray) -> np.ndarray:
+        image = kernel.reshape(height, width, channels, -1)
+        return image.transpose(3, 2, 0, 1).reshape(-1, channels * height * width)
+
+    def from_torch(weight: np.ndarray) -> np.ndarray:
+        image = weight.reshape(-1, channels, height, width)
+        return image.transpose(2, 3, 1, 0).reshape(height * width * channels, -1)
+
+    return Slot(variable, to_torch, from_torch)
+
+
+def torch_slots(model: Any) -> dict[str, Slot]:
+    """Returns every tensor of a network by its PyTorch name, weights and statistics."""
+    slots: dict[str, Slot] = {}
+    for name, layer in named_layers(model):
+        for leaf, slot in _layer_slots(layer, model.feature_shape):
+            slots[f"{name}.{leaf}"] = slot
+    return slots
+
+
+def _layer_slots(
+    layer: nnx.Module | None, feature_shape: tuple[int, int, int]
+) -> Iterator[tuple[str, Slot]]:
+    if isinstance(layer, PReLU):
+        yield "weight", Slot(layer.slope, _same, _same)
+    elif isinstance(layer, BatchNorm):
+        leaves: dict[str, Any] = {
+            "weight": layer.scale,
+            "bias": layer.bias,
+            "running_mean": layer.mean,
+            "running_var": layer.var,
+        }
+        for leaf, variable in leaves.items():
+            yield leaf, Slot(variable, _same, _same)
+    elif isinstance(layer, nnx.Conv | nnx.Linear):
+        yield "weight", _kernel_slot(layer.kernel, feature_shape)
+        if layer.bias is not None:
+            yield "bias", Slot(layer.bias, _same, _same)
+
+
+def normalizations(model: nnx.Module) -> list[str]:
+    """Returns the PyTorch names of the layers that count batches."""
+    return [name for name, layer in named_layers(model) if isinstance(layer, BatchNorm)]
+
+
+def state_dict(model: nnx.Module, *, batches_tracked: int = 0) -> dict[str, np.ndarray]:
+    """Returns a network as the state dict of its PyTorch counterpart, which may load it strictly.
+
+    Args:
+      model: the network.
+      batches_tracked: what to say where PyTorch counts the batches it saw.
+    """
+    tensors: dict[str, np.ndarray] = {}
+    counters = {f"{name}.running_var": name for name in normalizations(model)}
+    for name, slot in torch_slots(model).items():
+        tensors[name] = np.ascontiguousarray(slot.to_torch(np.asarray(slot.variable[...])))
+        if name in counters:
+            tensors[f"{counters[name]}.{BATCHES_TRACKED}"] = np.array(batches_tracked, np.int64)
+    return tensors
+
+
+def load_state_dict(model: nnx.Module, tensors: Mapping[str, np.ndarray]) -> None:
+    """Gives a network, possibly an abstract one, the weights of its PyTorch counterpart.
+
+    Raises:
+      ValueError: a tensor is missing, left over, of another shape, or holds no real numbers; all
+        such are counted and the first of them named. The network is then unchanged.
+    """
+    slots = torch_slots(model)
+    ignored = {f"{name}.{BATCHES_TRACKED}" for name in normalizations(model)}
+    problems = {
+        "missing": [name for name in slots if name not in tensors],
+        "left over": [name for name in tensors if name not in slots.keys() | ignored],
+        "of another shape": [
+            f"{name} {tensors[name].shape} for {expected}"
+            for name, slot in slots.items()
+            if name in tensors and tensors[name].shape != (expected := _torch_shape(slot))
+        ],
+        "without real numbers": [
+            f"{name} ({tensors[name].dtype})"
+            for name in slots
+            if name in tensors and not jnp.issubdtype(tensors[name].dtype, jnp.floating)
+        ],
+        "not finite": [
+            name
+            for name in slots
+            if name in tensors and not np.all(np.isfinite(tensors[name].astype(np.float32)))
+        ],
+    }
+    said = [
+        f"{len(names)} {problem} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+        for problem, names in problems.items()
+        if names
+    ]
+    if said:
+        raise ValueError(f"expected the {len(slots)} tensors of the network, got {'; '.join(said)}")
+    for name, slot in slots.items():
+        slot.variable.set_value(jnp.asarray(slot.from_torch(tensors[name].astype(np.float32))))
+
+
+def _torch_shape(slot: Slot) -> tuple[int, ...]:
+    """The shape of a slot over there, found without memory: a broadcast zero has any shape."""
+    return slot.to_torch(np.broadcast_to(np.float32(0), slot.variable.shape)).shape

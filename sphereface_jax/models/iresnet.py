@@ -1,0 +1,143 @@
+r"""IResNet: the residual network of ArcFace and of most face recognition since.
+
+A stem of one 3×3 convolution at full resolution, four stages of units
+
+    x ← shortcut(x) + norm(conv(PReLU(norm(conv(norm(x)))))),
+
+of which the first of each stage halves the image in its second convolution and has a 1×1
+convolution with normalisation for shortcut; normalisation before and after the last, linear layer.
+No activation follows a sum. Dropout, 0 in the source's configs, is left out.
+
+References:
+  Deng et al., ArcFace: Additive Angular Margin Loss for Deep Face Recognition, CVPR 2019.
+  https://arxiv.org/abs/1801.07698
+  InsightFace, recognition/arcface_torch/backbones/iresnet.py.
+"""
+
+import functools
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from sphereface_jax.models.layers import BatchNorm, PReLU, convolution, halved, torch_linear
+
+UNITS = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 14, 3),
+    100: (3, 13, 30, 3),
+}
+"""Residual units a stage, by depth."""
+
+wide_normal = jax.nn.initializers.normal(0.1)
+
+
+class Shortcut(nnx.Module):
+    """A 1×1 convolution of stride 2 with normalisation."""
+
+    def __init__(self, in_channels: int, channels: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.conv = convolution(
+            in_channels,
+            channels,
+            kernel=1,
+            stride=2,
+            padding=0,
+            kernel_init=wide_normal,
+            dtype=dtype,
+            rngs=rngs,
+        )
+        self.norm = BatchNorm(channels, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.norm(self.conv(x))
+
+
+class IResUnit(nnx.Module):
+    """shortcut(x) + norm(conv(PReLU(norm(conv(norm(x))))))."""
+
+    def __init__(
+        self, in_channels: int, channels: int, *, stride: int, dtype: jnp.dtype, rngs: nnx.Rngs
+    ):
+        conv = functools.partial(convolution, kernel_init=wide_normal, dtype=dtype, rngs=rngs)
+        norm = functools.partial(BatchNorm, dtype=dtype, rngs=rngs)
+        self.norm1 = norm(in_channels)
+        self.conv1 = conv(in_channels, channels)
+        self.norm2 = norm(channels)
+        self.prelu = PReLU(channels, dtype=dtype)
+        self.conv2 = conv(channels, channels, stride=stride)
+        self.norm3 = norm(channels)
+        downsamples = stride > 1
+        self.shortcut = (
+            Shortcut(in_channels, channels, dtype=dtype, rngs=rngs) if downsamples else None
+        )
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        inner = self.prelu(self.norm2(self.conv1(self.norm1(x))))
+        inner = self.norm3(self.conv2(inner))
+        return inner + (x if self.shortcut is None else self.shortcut(x))
+
+
+class IResNet(nnx.Module):
+    """Maps face images [B, H, W, 3] to embeddings [B, embedding_dim].
+
+    Args:
+      depth: 18, 34, 50 or 100.
+      embedding_dim: the length of an embedding.
+      image_size: height and width in pixels, (112, 112) in InsightFace.
+      channels: of the four stages; the stem has as many as the first.
+      dtype: of the computation; parameters are float32 and embeddings come back as float32.
+      rngs: the keys of the initialisers.
+
+    Raises:
+      ValueError: another depth.
+    """
+
+    def __init__(
+        self,
+        depth: int,
+        *,
+        embedding_dim: int = 512,
+        image_size: tuple[int, int] = (112, 112),
+        channels: Sequence[int] = (64, 128, 256, 512),
+        dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        if depth not in UNITS:
+            raise ValueError(f"depth: expected one of {sorted(UNITS)}, got {depth}")
+        norm = functools.partial(BatchNorm, dtype=dtype, rngs=rngs)
+        self.conv = convolution(3, channels[0], kernel_init=wide_normal, dtype=dtype, rngs=rngs)
+        self.norm1 = norm(channels[0])
+        self.prelu = PReLU(channels[0], dtype=dtype)
+        inputs = (channels[0], *channels[:-1])
+        unit = functools.partial(IResUnit, dtype=dtype, rngs=rngs)
+        self.stages = nnx.List(
+            nnx.List(
+                [
+                    unit(before, width, stride=2),
+                    *(unit(width, width, stride=1) for _ in range(count - 1)),
+                ]
+            )
+            for before, width, count in zip(inputs, channels, UNITS[depth], strict=True)
+        )
+        self.norm2 = norm(channels[-1])
+        self.feature_shape = (*halved(image_size, len(channels)), channels[-1])
+        self.embedding = nnx.Linear(
+            math.prod(self.feature_shape),
+            embedding_dim,
+            kernel_init=torch_linear,
+            dtype=dtype,
+            rngs=rngs,
+        )
+        self.norm3 = norm(embedding_dim, train_scale=False)
+        self.dtype = dtype
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        x = self.prelu(self.norm1(self.conv(images.astype(self.dtype))))
+        for stage in self.stages:
+            for unit in stage:
+                x = unit(x)
+        x = self.norm2(x)
+        return self.norm3(self.embedding(x.reshape(x.shape[0], -1))).astype(jnp.float32)

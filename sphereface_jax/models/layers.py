@@ -1,0 +1,88 @@
+"""The layers that the backbones share, in the terms of the files that their weights come from."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+# Caffe's "xavier" is uniform with variance 1/fan_in, which is not Glorot's.
+caffe_xavier = jax.nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
+kaiming_fan_out = jax.nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+torch_linear = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+class PReLU(nnx.Module):
+    """max(x, 0) + slope · min(x, 0), with one trained slope a channel, 0.25 at the start."""
+
+    def __init__(self, channels: int, *, dtype: jnp.dtype):
+        self.slope = nnx.Param(jnp.full((channels,), 0.25, jnp.float32))
+        self.dtype = dtype
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return jnp.where(x > 0, x, self.slope[...].astype(self.dtype) * x)
+
+
+class Constant(nnx.Variable):
+    """A weight that no optimiser changes; a checkpoint has it with the network's other state."""
+
+
+class BatchNorm(nnx.BatchNorm):
+    """Batch normalisation with PyTorch's constants, computed in float32.
+
+    Training normalises by the statistics of the whole batch, over all devices that it is sharded
+    over, and moves the running ones a tenth of the way to them; the running variance is that of
+    the batch, not PyTorch's B/(B − 1) times that.
+
+    Args:
+      channels: of the last dimension.
+      train_scale: whether γ is trained, or a constant 1.
+      dtype: of the result.
+      rngs: unused keys.
+    """
+
+    def __init__(
+        self, channels: int, *, train_scale: bool = True, dtype: jnp.dtype, rngs: nnx.Rngs
+    ):
+        super().__init__(channels, momentum=0.9, epsilon=1e-5, dtype=jnp.float32, rngs=rngs)
+        if not train_scale:
+            self.scale = Constant(jnp.ones((channels,), jnp.float32))  # type: ignore[assignment]
+        self.result_dtype = dtype
+
+    def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]
+        return super().__call__(x).astype(self.result_dtype)
+
+
+def convolution(
+    in_channels: int,
+    out_channels: int,
+    *,
+    kernel: int | tuple[int, int] = 3,
+    stride: int = 1,
+    padding: int = 1,
+    groups: int = 1,
+    use_bias: bool = False,
+    kernel_init: jax.nn.initializers.Initializer,
+    dtype: jnp.dtype,
+    rngs: nnx.Rngs,
+) -> nnx.Conv:
+    """A convolution padded as in Caffe and PyTorch: by so many pixels on every side."""
+    size = (kernel, kernel) if isinstance(kernel, int) else kernel
+    return nnx.Conv(
+        in_channels,
+        out_channels,
+        kernel_size=size,
+        strides=stride,
+        padding=padding,
+        feature_group_count=groups,
+        use_bias=use_bias,
+        kernel_init=kernel_init,
+        dtype=dtype,
+        rngs=rngs,
+    )
+
+
+def halved(image_size: tuple[int, int], times: int) -> tuple[int, int]:
+    """Height and width after so many layers of stride 2."""
+    height, width = image_size
+    for _ in range(times):
+        height, width = -(-height // 2), -(-width // 2)
+    return height, width

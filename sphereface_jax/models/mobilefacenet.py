@@ -1,0 +1,155 @@
+r"""MobileFaceNet: depthwise bottlenecks for phones, in InsightFace's doubled width.
+
+A bottleneck is a 1×1 convolution up, a 3×3 depthwise one and a linear 1×1 one down, each with
+normalisation, the first two with PReLU; those of stride 1 are residual. What is left of the image,
+7×7 of 112×112, meets one depthwise kernel of that size (global depthwise convolution), then a
+linear layer without bias, then normalisation.
+
+The second layer of InsightFace's network is meant to be depthwise but is grouped by 64 at 128
+channels, that is two channels a group; so it is here, for the sake of its weights.
+
+References:
+  Chen et al., MobileFaceNets: Efficient CNNs for Accurate Real-Time Face Verification on Mobile
+  Devices, CCBR 2018. https://arxiv.org/abs/1804.07573
+  InsightFace, recognition/arcface_torch/backbones/mobilefacenet.py, get_mbf.
+"""
+
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from sphereface_jax.models.layers import BatchNorm, PReLU, convolution, halved, kaiming_fan_out
+
+RESIDUAL_BOTTLENECKS = (4, 6, 2)
+"""How many residual bottlenecks follow each one of stride 2."""
+
+
+class ConvNorm(nnx.Module):
+    """A convolution without bias, normalisation, and PReLU unless it is linear."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        *,
+        kernel: int | tuple[int, int] = 1,
+        stride: int = 1,
+        padding: int = 0,
+        groups: int = 1,
+        linear: bool = False,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ):
+        self.conv = convolution(
+            in_channels,
+            channels,
+            kernel=kernel,
+            stride=stride,
+            padding=padding,
+            groups=groups,
+            kernel_init=kaiming_fan_out,
+            dtype=dtype,
+            rngs=rngs,
+        )
+        self.norm = BatchNorm(channels, dtype=dtype, rngs=rngs)
+        self.prelu = None if linear else PReLU(channels, dtype=dtype)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = self.norm(self.conv(x))
+        return x if self.prelu is None else self.prelu(x)
+
+
+class Bottleneck(nnx.Module):
+    """1×1 up, 3×3 depthwise, linear 1×1 down; residual where it keeps the size."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        expanded: int,
+        *,
+        stride: int,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ):
+        layer = functools.partial(ConvNorm, dtype=dtype, rngs=rngs)
+        self.expand = layer(in_channels, expanded)
+        self.depthwise = layer(
+            expanded, expanded, kernel=3, stride=stride, padding=1, groups=expanded
+        )
+        self.project = layer(expanded, channels, linear=True)
+        self.residual = stride == 1
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        inner = self.project(self.depthwise(self.expand(x)))
+        return x + inner if self.residual else inner
+
+
+class MobileFaceNet(nnx.Module):
+    """Maps face images [B, H, W, 3] to embeddings [B, embedding_dim].
+
+    Args:
+      embedding_dim: the length of an embedding.
+      image_size: height and width in pixels, (112, 112) in InsightFace.
+      channels: groups of the second layer; channels of the first and second resolution; of the
+        third and fourth; of the widest expansion and the last convolution.
+      dtype: of the computation; parameters are float32 and embeddings come back as float32.
+      rngs: the keys of the initialisers.
+    """
+
+    def __init__(
+        self,
+        *,
+        embedding_dim: int = 512,
+        image_size: tuple[int, int] = (112, 112),
+        channels: Sequence[int] = (64, 128, 256, 512),
+        dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        groups, narrow, wide, widest = channels
+        layer = functools.partial(ConvNorm, dtype=dtype, rngs=rngs)
+        bottleneck = functools.partial(Bottleneck, dtype=dtype, rngs=rngs)
+        self.stem = layer(3, narrow, kernel=3, stride=2, padding=1)
+        self.grouped = layer(narrow, narrow, kernel=3, padding=1, groups=groups)
+        # Input, output, expansion at stride 2, expansion at stride 1.
+        plans = (
+            (narrow, narrow, narrow, narrow),
+            (narrow, wide, wide, wide),
+            (wide, wide, widest, wide),
+        )
+        self.stages = nnx.List(
+            nnx.List(
+                [
+                    bottleneck(before, after, expansion, stride=2),
+                    *(bottleneck(after, after, inner, stride=1) for _ in range(count)),
+                ]
+            )
+            for (before, after, expansion, inner), count in zip(
+                plans, RESIDUAL_BOTTLENECKS, strict=True
+            )
+        )
+        self.separate = layer(wide, widest)
+        remaining = halved(image_size, 4)
+        self.pool = layer(widest, widest, kernel=remaining, groups=widest, linear=True)
+        self.feature_shape = (1, 1, widest)
+        self.embedding = nnx.Linear(
+            widest,
+            embedding_dim,
+            use_bias=False,
+            kernel_init=kaiming_fan_out,
+            dtype=dtype,
+            rngs=rngs,
+        )
+        self.norm = BatchNorm(embedding_dim, dtype=dtype, rngs=rngs)
+        self.dtype = dtype
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        x = self.grouped(self.stem(images.astype(self.dtype)))
+        for stage in self.stages:
+            for bottleneck in stage:
+                x = bottleneck(x)
+        x = self.pool(self.separate(x))
+        return self.norm(self.embedding(x.reshape(x.shape[0], -1))).astype(jnp.float32)

@@ -1,0 +1,181 @@
+r"""SFNet: SphereNet as OpenSphere has it, with ReLU, with or without batch normalisation.
+
+The plan of channels and units is SphereNet's. A unit is
+
+    x ← ReLU(x + norm(conv(ReLU(norm(conv(x)))))),
+
+and in the older variant, which OpenSphere calls deprecated and whose published VGGFace2 recipes
+use it, x ← x + ReLU(conv(ReLU(conv(x)))). With normalisation the convolutions have no bias, and
+the embedding is normalised too.
+
+Biases start at 0; PyTorch draws them.
+
+References:
+  OpenSphere, model/backbone/sfnet.py and sfnet_deprecated.py.
+  https://github.com/ydwen/opensphere
+"""
+
+import functools
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from sphereface_jax.models.layers import (
+    BatchNorm,
+    convolution,
+    halved,
+    kaiming_fan_out,
+    torch_linear,
+)
+from sphereface_jax.models.spherenet import UNITS
+
+xavier_normal = jax.nn.initializers.glorot_normal()
+
+
+class SFUnit(nnx.Module):
+    """Two 3×3 convolutions and the sum; ReLU after the sum, or before it."""
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        batch_norm: bool,
+        relu_before_sum: bool,
+        kernel_init: jax.nn.initializers.Initializer,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ):
+        conv = functools.partial(
+            convolution,
+            channels,
+            channels,
+            use_bias=not batch_norm,
+            kernel_init=kernel_init,
+            dtype=dtype,
+            rngs=rngs,
+        )
+        self.conv1 = conv()
+        self.norm1 = BatchNorm(channels, dtype=dtype, rngs=rngs) if batch_norm else None
+        self.conv2 = conv()
+        self.norm2 = BatchNorm(channels, dtype=dtype, rngs=rngs) if batch_norm else None
+        self.relu_before_sum = relu_before_sum
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        inner = nnx.relu(_normalized(self.norm1, self.conv1(x)))
+        inner = _normalized(self.norm2, self.conv2(inner))
+        return x + nnx.relu(inner) if self.relu_before_sum else nnx.relu(x + inner)
+
+
+class SFStage(nnx.Module):
+    """A convolution of stride 2 with ReLU, then units."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        units: int,
+        *,
+        batch_norm: bool,
+        relu_before_sum: bool,
+        kernel_init: jax.nn.initializers.Initializer,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ):
+        self.conv = convolution(
+            in_channels,
+            channels,
+            stride=2,
+            use_bias=not batch_norm,
+            kernel_init=kernel_init,
+            dtype=dtype,
+            rngs=rngs,
+        )
+        self.norm = BatchNorm(channels, dtype=dtype, rngs=rngs) if batch_norm else None
+        unit = functools.partial(
+            SFUnit,
+            channels,
+            batch_norm=batch_norm,
+            relu_before_sum=relu_before_sum,
+            kernel_init=kernel_init,
+            dtype=dtype,
+            rngs=rngs,
+        )
+        self.units = nnx.List(unit() for _ in range(units))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = nnx.relu(_normalized(self.norm, self.conv(x)))
+        for unit in self.units:
+            x = unit(x)
+        return x
+
+
+class SFNet(nnx.Module):
+    """Maps face images [B, H, W, 3] to embeddings [B, embedding_dim].
+
+    Args:
+      depth: 4, 10, 20, 36 or 64.
+      batch_norm: normalise after every convolution and after the last layer.
+      deprecated: OpenSphere's older variant, with ReLU before the sum; has no normalisation.
+      embedding_dim: the length of an embedding.
+      image_size: height and width in pixels, (112, 112) in OpenSphere.
+      channels: of the four stages.
+      dtype: of the computation; parameters are float32 and embeddings come back as float32.
+      rngs: the keys of the initialisers.
+
+    Raises:
+      ValueError: another depth, or both variants at once.
+    """
+
+    def __init__(
+        self,
+        depth: int,
+        *,
+        batch_norm: bool = False,
+        deprecated: bool = False,
+        embedding_dim: int = 512,
+        image_size: tuple[int, int] = (112, 112),
+        channels: Sequence[int] = (64, 128, 256, 512),
+        dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        if depth not in UNITS:
+            raise ValueError(f"depth: expected one of {sorted(UNITS)}, got {depth}")
+        if batch_norm and deprecated:
+            raise ValueError("batch_norm: the deprecated variant has none")
+        inputs = (3, *channels[:-1])
+        self.stages = nnx.List(
+            SFStage(
+                *plan,
+                batch_norm=batch_norm,
+                relu_before_sum=deprecated,
+                kernel_init=xavier_normal if deprecated else kaiming_fan_out,
+                dtype=dtype,
+                rngs=rngs,
+            )
+            for plan in zip(inputs, channels, UNITS[depth], strict=True)
+        )
+        self.feature_shape = (*halved(image_size, len(channels)), channels[-1])
+        self.embedding = nnx.Linear(
+            math.prod(self.feature_shape),
+            embedding_dim,
+            kernel_init=torch_linear,
+            dtype=dtype,
+            rngs=rngs,
+        )
+        self.norm = BatchNorm(embedding_dim, dtype=dtype, rngs=rngs) if batch_norm else None
+        self.deprecated = deprecated
+        self.dtype = dtype
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        x = images.astype(self.dtype)
+        for stage in self.stages:
+            x = stage(x)
+        x = self.embedding(x.reshape(x.shape[0], -1))
+        return _normalized(self.norm, x).astype(jnp.float32)
+
+
+def _normalized(norm: BatchNorm | None, x: jax.Array) -> jax.Array:
+    return x if norm is None else norm(x)

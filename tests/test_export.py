@@ -1,0 +1,152 @@
+"""An exported network gives in onnxruntime, or through jax.export, the embeddings it gives here."""
+
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from command import call, refused
+from faces_on_disk import make_face, write_image
+from flax import nnx
+
+from sphereface_jax.data.images import read_image
+from sphereface_jax.embedder import FaceEmbedder
+from sphereface_jax.interop.safetensors_file import safetensors_bytes
+from sphereface_jax.interop.weights import state_dict
+from sphereface_jax.models import MODELS
+
+CHANNELS, DIM = (4, 8, 8, 16), 6
+ARCHITECTURES = [
+    "spherenet10",
+    "sphere20a",
+    "sfnet10",
+    "sfnet10_bn",
+    "sfnet10_deprecated",
+    "iresnet18",
+    "mobilefacenet",
+]
+
+
+def random_weights(arch: str, size: tuple[int, int], **sizes) -> dict[str, np.ndarray]:
+    """A network's state dict whose every tensor is drawn, and whose signal keeps its size."""
+    model = MODELS[arch](**sizes, image_size=size, rngs=nnx.Rngs(0))
+    rng = np.random.default_rng(0)
+    weights = {}
+    for name, tensor in state_dict(model).items():
+        low, high = (0.5, 1.5) if "running_var" in name or tensor.ndim == 1 else (-1.0, 1.0)
+        if name.endswith(("bias", "mean")):
+            low, high = -0.3, 0.3
+        elif tensor.ndim > 1:
+            high = np.sqrt(3 / tensor[0].size)
+            low = -high
+        weights[name] = rng.uniform(low, high, tensor.shape).astype(tensor.dtype)
+    return weights
+
+
+def make_run(folder: Path, arch: str, size: tuple[int, int]) -> Path:
+    weights, run = folder / "weights.safetensors", folder / "run"
+    sizes = {"channels": CHANNELS, "embedding_dim": DIM}
+    weights.write_bytes(safetensors_bytes(random_weights(arch, size, **sizes)))
+    flags = ["--channels", *CHANNELS, "--embedding-dim", DIM, "--image-size", *size]
+    assert call("import", weights, "--arch", arch, "--out", run, *flags) == 0
+    return run
+
+
+def faces(folder: Path, side: int = 48) -> list[Path]:
+    paths = [folder / "faces" / f"{index}.png" for index in range(5)]
+    for index, path in enumerate(paths):
+        write_image(path, make_face(index, side, side))
+    return paths
+
+
+def session(path: Path):
+    onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is in the extra `onnx`")
+    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+def run_onnx(path: Path, images: np.ndarray) -> np.ndarray:
+    """Feeds uint8 RGB faces [N, H, W, 3] in the way that the file asks for."""
+    loaded = session(path)
+    (wanted,) = loaded.get_inputs()
+    if wanted.type == "tensor(float)":
+        images = ((images.astype(np.float32) - 127.5) / 127.5).transpose(0, 3, 1, 2)
+    return loaded.run(None, {wanted.name: images})[0]
+
+
+def unit(x: np.ndarray) -> np.ndarray:
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("kind", ["float", "uint8"])
+def test_onnx_gives_the_same_embeddings(arch: str, kind: str, tmp_path: Path) -> None:
+    pytest.importorskip("onnx", reason="onnx is in the extra `onnx`")
+    size = (48, 40) if arch.startswith("sphere") else (48, 48)
+    run, out, paths = make_run(tmp_path, arch, size), tmp_path / "net.onnx", faces(tmp_path)
+    assert call("export", run, "--onnx", out, "--onnx-input", kind) == 0
+    ours = FaceEmbedder.from_run(run).embed_paths(paths).embeddings
+    images = np.stack([read_image(path) for path in paths])
+    theirs = run_onnx(out, images)
+    np.testing.assert_allclose(theirs, ours, atol=2e-5 * np.abs(ours).max())
+    np.testing.assert_allclose(run_onnx(out, images[:1]), ours[:1], atol=2e-5 * np.abs(ours).max())
+    assert ours.std(axis=0).max() > 1e-3 * np.abs(ours).max()
+
+
+def test_insightface_tools_take_the_file_for_a_recognition_model(tmp_path: Path) -> None:
+    """What `insightface.model_zoo` looks at: a square input in NCHW, and no Sub or Mul at first."""
+    onnx = pytest.importorskip("onnx", reason="onnx is in the extra `onnx`")
+    run, out = make_run(tmp_path, "sphere20a", (112, 96)), tmp_path / "net.onnx"
+    assert call("export", run, "--onnx", out, "--normalize") == 0
+    loaded = session(out)
+    assert loaded.get_inputs()[0].shape == ["batch", 3, 112, 112]
+    assert loaded.get_outputs()[0].shape == ["batch", DIM]
+    names = [node.name for node in onnx.load(out).graph.node[:8]]
+    assert not any(name.startswith(("Sub", "Mul", "_minus", "_mul")) for name in names)
+    paths = faces(tmp_path, side=112)
+    theirs = run_onnx(out, np.stack([read_image(path) for path in paths]))
+    ours = unit(FaceEmbedder.from_run(run).embed_paths(paths).embeddings)
+    np.testing.assert_allclose(theirs, ours, atol=1e-5)
+
+
+def test_onnx_agrees_on_real_faces(shared_data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnx", reason="onnx is in the extra `onnx`")
+    run, out = make_run(tmp_path, "iresnet18", (112, 112)), tmp_path / "net.onnx"
+    assert call("export", run, "--onnx", out) == 0
+    paths = sorted((shared_data / "lfw" / "aligned_112").glob("A*/*.jpg"))[:32]
+    ours = unit(FaceEmbedder.from_run(run).embed_paths(paths).embeddings)
+    theirs = unit(run_onnx(out, np.stack([read_image(path) for path in paths])))
+    assert np.abs(theirs @ theirs.T - ours @ ours.T).max() < 1e-4
+    assert (ours * theirs).sum(axis=1).min() > 1 - 1e-4
+
+
+@pytest.mark.parametrize("arch", ["spherenet10", "sfnet10_bn"])
+def test_stablehlo_gives_the_same_embeddings(arch: str, tmp_path: Path) -> None:
+    run, out = make_run(tmp_path, arch, (48, 48)), tmp_path / "net.stablehlo"
+    assert call("export", run, "--stablehlo", out, "--normalize") == 0
+    paths = faces(tmp_path)
+    function = jax.export.deserialize(out.read_bytes())
+    assert set(function.platforms) == {"cpu", "cuda", "tpu"}
+    theirs = function.call(np.stack([read_image(path) for path in paths]))
+    ours = unit(FaceEmbedder.from_run(run).embed_paths(paths).embeddings)
+    np.testing.assert_allclose(theirs, ours, atol=1e-5)
+
+
+def test_export_refuses_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(tmp_path, "sfnet4", (48, 48))
+    there = tmp_path / "there.pt"
+    there.touch()
+    assert "got none" in refused(capsys, "export", run)
+    assert "does not exist yet" in refused(capsys, "export", run, "--torch", there)
+    missing = tmp_path / "no" / "x.pt"
+    assert "expected a folder" in refused(capsys, "export", run, "--torch", missing)
+    assert "config.json" in refused(capsys, "export", tmp_path, "--torch", tmp_path / "x.pt")
+
+
+def test_without_onnx_the_extra_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, out = make_run(tmp_path, "sfnet4", (48, 48)), tmp_path / "net.onnx"
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    assert "[onnx]" in refused(capsys, "export", run, "--onnx", out)
+    assert not out.exists()

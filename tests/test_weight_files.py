@@ -1,0 +1,213 @@
+"""Files of weights: what is read, and what is refused in one line with nothing written."""
+
+import io
+import os
+import pickle
+import struct
+import zipfile
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+from command import call, refused
+from flax import nnx
+
+from sphereface_jax.interop.safetensors_file import read_safetensors, safetensors_bytes
+from sphereface_jax.interop.tensor_files import read_tensors
+from sphereface_jax.interop.torch_file import read_torch_file, torch_file_bytes
+from sphereface_jax.interop.weights import state_dict
+from sphereface_jax.models import MODELS
+
+TENSORS = {
+    "a": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "b.half": np.ones((2,), ml_dtypes.bfloat16),
+    "count": np.array(7, np.int64),
+    "none": np.zeros((0, 3), np.float16),
+}
+SMALL = {"channels": (2, 2, 4, 4), "embedding_dim": 3, "image_size": (16, 16)}
+FLAGS = ["--channels", 2, 2, 4, 4, "--embedding-dim", 3, "--image-size", 16, 16]
+
+
+def assert_same(ours: dict, theirs: dict) -> None:
+    assert list(ours) == list(theirs)
+    for name, tensor in theirs.items():
+        assert ours[name].dtype == tensor.dtype
+        np.testing.assert_array_equal(ours[name], tensor)
+
+
+@pytest.mark.parametrize(
+    ("encode", "decode"),
+    [(safetensors_bytes, read_safetensors), (torch_file_bytes, read_torch_file)],
+)
+def test_round_trip(encode, decode, tmp_path: Path) -> None:
+    path = tmp_path / "weights"
+    path.write_bytes(encode(TENSORS))
+    assert_same(decode(path), TENSORS)
+
+
+def test_safetensors_own_package_agrees(tmp_path: Path) -> None:
+    package = pytest.importorskip("safetensors.numpy", reason="safetensors is not installed")
+    plain = {name: value for name, value in TENSORS.items() if name != "b.half"}
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(safetensors_bytes(plain, {"made": "here"}))
+    theirs = package.load_file(path)
+    for name, tensor in plain.items():
+        np.testing.assert_array_equal(theirs[name], tensor)
+    package.save_file(plain, path)
+    ours = read_safetensors(path)
+    for name, tensor in plain.items():
+        np.testing.assert_array_equal(ours[name], tensor)
+
+
+def test_pytorch_reads_what_is_written(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is in the extra `parity`")
+    path = tmp_path / "weights.pt"
+    path.write_bytes(torch_file_bytes(TENSORS))
+    theirs = torch.load(path, weights_only=True)
+    assert list(theirs) == list(TENSORS)
+    np.testing.assert_array_equal(theirs["a"].numpy(), TENSORS["a"])
+    assert theirs["b.half"].dtype == torch.bfloat16
+    assert theirs["count"].item() == 7
+
+
+class Evil:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, witness: Path):
+        self.witness = witness
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.witness),)
+
+
+def zip_of(path: Path, program: bytes, **entries: bytes) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x/data.pkl", program)
+        for name, content in entries.items():
+            archive.writestr(f"x/data/{name}", content)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["zip", "plain"])
+def test_code_is_refused_and_not_run(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    witness, path = tmp_path / "ran", tmp_path / "evil.pth"
+    program = pickle.dumps({"weight": Evil(witness)}, protocol=2)
+    path.write_bytes(program)
+    if kind == "zip":
+        zip_of(path, program)
+    said = refused(capsys, "import", path, "--arch", "sfnet4", "--out", tmp_path / "run")
+    assert str(path) in said
+    assert "mkdir, which is never run" in said
+    assert [entry.name for entry in tmp_path.iterdir()] == ["evil.pth"]
+
+
+def hostile_tensor(offset: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> bytes:
+    """A pickle of one tensor over a storage of four float32."""
+    whole = torch_file_bytes({"w": np.zeros(4, np.float32)})
+    with zipfile.ZipFile(io.BytesIO(whole)) as archive:
+        program = archive.read("weights/data.pkl")
+
+    def numbers(values: tuple[int, ...]) -> bytes:
+        return b"(" + b"".join(b"J" + struct.pack("<i", value) for value in values) + b"t"
+
+    old = b"J" + struct.pack("<i", 0) + numbers((4,)) + numbers((1,))
+    assert old in program
+    return program.replace(
+        old, b"J" + struct.pack("<i", offset) + numbers(shape) + numbers(strides)
+    )
+
+
+@pytest.mark.parametrize(
+    ("offset", "shape", "strides"),
+    [(1, (4,), (1,)), (0, (2, 3), (3, 1)), (-1, (2,), (1,)), (0, (2,), (-1,)), (0, (9, 9), (0, 0))],
+)
+def test_a_tensor_beyond_its_storage_is_refused(offset, shape, strides, tmp_path: Path) -> None:
+    path = zip_of(tmp_path / "x.pt", hostile_tensor(offset, shape, strides), **{"0": bytes(16)})
+    with pytest.raises(ValueError, match=r"beyond its storage|a tensor that is none"):
+        read_torch_file(path)
+
+
+def test_a_strided_view_is_read(tmp_path: Path) -> None:
+    content = np.arange(4, dtype=np.float32).tobytes()
+    path = zip_of(tmp_path / "x.pt", hostile_tensor(0, (2, 2), (1, 2)), **{"0": content})
+    np.testing.assert_array_equal(read_torch_file(path)["w"], [[0, 2], [1, 3]])
+
+
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+def test_truncation_at_any_byte_is_one_error(suffix: str, tmp_path: Path) -> None:
+    encode = torch_file_bytes if suffix == "pt" else safetensors_bytes
+    whole = encode(TENSORS)
+    path = tmp_path / f"weights.{suffix}"
+    for length in range(0, len(whole), 7):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match=r"weights\.") as caught:
+            read_tensors(path)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"[]",
+        b"{",
+        b'{"a": 3}',
+        b'{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}',
+        b'{"a": {"dtype": "F99", "shape": [1], "data_offsets": [0, 4]}}',
+        b'{"a": {"dtype": "F32", "shape": [-1, -1], "data_offsets": [0, 4]}}',
+        b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [-8, -4]}}',
+    ],
+)
+def test_a_wrong_safetensors_header_is_refused(header: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(8))
+    with pytest.raises(ValueError, match=r"x\.safetensors: not a whole safetensors file"):
+        read_safetensors(path)
+
+
+def weights_of(arch: str) -> dict[str, np.ndarray]:
+    return state_dict(MODELS[arch](**SMALL, rngs=nnx.Rngs(0)))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w: w.pop("fc.bias"), r"1 missing (fc.bias)"),
+        (lambda w: w.update(extra=np.zeros(2, np.float32)), r"1 left over (extra)"),
+        (lambda w: w.update({"fc.bias": np.zeros(5, np.float32)}), "fc.bias (5,) for (3,)"),
+        (lambda w: w.update({"fc.bias": np.zeros(3, np.int64)}), "without real numbers (fc.bias"),
+        (
+            lambda w: w.update({"fc.bias": np.full(3, np.nan, np.float32)}),
+            "1 not finite (fc.bias)",
+        ),
+    ],
+)
+def test_weights_that_do_not_fit_are_listed(
+    change, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = weights_of("sfnet4_bn")
+    change(weights)
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(safetensors_bytes(weights))
+    flags = ["--arch", "sfnet4_bn", "--out", tmp_path / "run", *FLAGS]
+    assert message in refused(capsys, "import", path, *flags)
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+def test_another_architecture_a_missing_file_and_a_full_folder_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = tmp_path / "weights.safetensors", tmp_path / "run"
+    path.write_bytes(safetensors_bytes(weights_of("sfnet4")))
+    said = refused(capsys, "import", path, "--arch", "iresnet18", "--out", out, *FLAGS)
+    assert "missing" in said
+    assert "left over" in said
+    flags = ["--arch", "sfnet4", "--out", out, *FLAGS]
+    assert "found none" in refused(capsys, "import", tmp_path / "no.pt", *flags)
+    wrong = ["--arch", "resnet", "--out", out]
+    assert "--arch: expected one of" in refused(capsys, "import", path, *wrong)
+    assert not out.exists()
+    assert call("import", path, *flags) == 0
+    assert "does not exist yet" in refused(capsys, "import", path, *flags)

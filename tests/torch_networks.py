@@ -1,0 +1,207 @@
+"""The peers' networks in PyTorch, for tests alone: their layers under their names."""
+
+import torch
+from torch import nn
+
+UNITS = {4: (0, 0, 0, 0), 10: (0, 1, 2, 0), 20: (1, 2, 4, 1)}
+IRES_UNITS = {18: (2, 2, 2, 2), 50: (3, 4, 14, 3)}
+
+
+def conv(before, after, kernel=3, stride=1, padding=1, groups=1, bias=False):
+    return nn.Conv2d(before, after, kernel, stride, padding, groups=groups, bias=bias)
+
+
+class Sphere20a(nn.Module):
+    def __init__(self, channels, dim, size, classes=None):
+        super().__init__()
+        before = 3
+        self.plan = UNITS[20]
+        for number, (width, units) in enumerate(zip(channels, self.plan, strict=True), 1):
+            self.add(f"{number}_1", before, width, 2)
+            for index in range(2, 2 + 2 * units):
+                self.add(f"{number}_{index}", width, width, 1)
+            before = width
+        self.fc5 = nn.Linear(before * size[0] * size[1], dim)
+        if classes is not None:
+            self.fc6 = nn.Module()
+            self.fc6.weight = nn.Parameter(torch.randn(dim, classes))
+
+    def add(self, name, before, after, stride):
+        setattr(self, f"conv{name}", conv(before, after, stride=stride, bias=True))
+        setattr(self, f"relu{name}", nn.PReLU(after))
+
+    def layer(self, name, x):
+        return getattr(self, f"relu{name}")(getattr(self, f"conv{name}")(x))
+
+    def forward(self, x):
+        for number, units in enumerate(self.plan, 1):
+            x = self.layer(f"{number}_1", x)
+            for index in range(2, 2 + 2 * units, 2):
+                x = x + self.layer(f"{number}_{index + 1}", self.layer(f"{number}_{index}", x))
+        return self.fc5(x.flatten(1))
+
+
+class SFLayers(nn.Module):
+    """A unit of SFNet, or with `stride` the convolution that opens a stage."""
+
+    def __init__(self, before, after, stride, norm, deprecated):
+        super().__init__()
+        self.opens, self.deprecated = stride == 2, deprecated
+        norm_layer = nn.BatchNorm2d if norm else nn.Identity
+        if self.opens and deprecated:
+            self.conv = conv(before, after, stride=2, bias=True)
+            return
+        self.conv1 = conv(before, after, stride=stride, bias=not norm)
+        if not deprecated:
+            self.bn1 = norm_layer(after)
+        if not self.opens:
+            self.conv2 = conv(after, after, bias=not norm)
+            if not deprecated:
+                self.bn2 = norm_layer(after)
+
+    def forward(self, x):
+        if self.deprecated:
+            if self.opens:
+                return self.conv(x).relu()
+            return self.conv2(self.conv1(x).relu()).relu() + x
+        inner = self.bn1(self.conv1(x)).relu()
+        return inner if self.opens else (self.bn2(self.conv2(inner)) + x).relu()
+
+
+class SFNet(nn.Module):
+    def __init__(self, depth, channels, dim, size, norm=False, deprecated=False):
+        super().__init__()
+        before = 3
+        for number, (width, units) in enumerate(zip(channels, UNITS[depth], strict=True), 1):
+            layers = [SFLayers(before, width, 2, norm, deprecated)]
+            layers += [SFLayers(width, width, 1, norm, deprecated) for _ in range(units)]
+            setattr(self, f"layer{number}", nn.Sequential(*layers))
+            before = width
+        self.fc = nn.Linear(before * size[0] * size[1], dim)
+        self.features = nn.BatchNorm1d(dim) if norm else nn.Identity()
+
+    def forward(self, x):
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return self.features(self.fc(x.flatten(1)))
+
+
+class IResUnit(nn.Module):
+    def __init__(self, before, after, stride):
+        super().__init__()
+        self.bn1, self.conv1 = nn.BatchNorm2d(before), conv(before, after)
+        self.bn2, self.prelu = nn.BatchNorm2d(after), nn.PReLU(after)
+        self.conv2, self.bn3 = conv(after, after, stride=stride), nn.BatchNorm2d(after)
+        self.downsample = None
+        if stride > 1:
+            shortcut = conv(before, after, kernel=1, stride=stride, padding=0)
+            self.downsample = nn.Sequential(shortcut, nn.BatchNorm2d(after))
+
+    def forward(self, x):
+        inner = self.prelu(self.bn2(self.conv1(self.bn1(x))))
+        inner = self.bn3(self.conv2(inner))
+        return inner + (x if self.downsample is None else self.downsample(x))
+
+
+class IResNet(nn.Module):
+    def __init__(self, depth, channels, dim, size):
+        super().__init__()
+        before = channels[0]
+        self.conv1, self.bn1 = conv(3, before), nn.BatchNorm2d(before)
+        self.prelu = nn.PReLU(before)
+        for number, (width, units) in enumerate(zip(channels, IRES_UNITS[depth], strict=True), 1):
+            layers = [
+                IResUnit(before if i == 0 else width, width, 1 + (i == 0)) for i in range(units)
+            ]
+            setattr(self, f"layer{number}", nn.Sequential(*layers))
+            before = width
+        self.bn2 = nn.BatchNorm2d(before)
+        self.fc = nn.Linear(before * size[0] * size[1], dim)
+        self.features = nn.BatchNorm1d(dim)
+
+    def forward(self, x):
+        x = self.prelu(self.bn1(self.conv1(x)))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return self.features(self.fc(self.bn2(x).flatten(1)))
+
+
+class Layers(nn.Module):
+    """A sequence called `layers`, with a sum around it if it is residual."""
+
+    def __init__(self, *layers, residual=False):
+        super().__init__()
+        self.layers, self.residual = nn.Sequential(*layers), residual
+
+    def forward(self, x):
+        return x + self.layers(x) if self.residual else self.layers(x)
+
+
+def conv_norm(before, after, *args, linear=False, **kwargs):
+    layers = [conv(before, after, *args, **kwargs), nn.BatchNorm2d(after)]
+    return Layers(*layers, *([] if linear else [nn.PReLU(after)]))
+
+
+def bottleneck(before, after, inner, stride):
+    return Layers(
+        conv_norm(before, inner, 1, padding=0),
+        conv_norm(inner, inner, 3, stride, groups=inner),
+        conv_norm(inner, after, 1, padding=0, linear=True),
+        residual=stride == 1,
+    )
+
+
+class MobileFaceNet(nn.Module):
+    def __init__(self, channels, dim, size):
+        super().__init__()
+        groups, narrow, wide, widest = channels
+
+        def residual(width, count):
+            return Layers(*(bottleneck(width, width, width, 1) for _ in range(count)))
+
+        self.layers = nn.ModuleList(
+            [
+                conv_norm(3, narrow, 3, 2),
+                conv_norm(narrow, narrow, groups=groups),
+                bottleneck(narrow, narrow, narrow, 2),
+                residual(narrow, 4),
+                bottleneck(narrow, wide, wide, 2),
+                residual(wide, 6),
+                bottleneck(wide, wide, widest, 2),
+                residual(wide, 2),
+            ]
+        )
+        self.conv_sep = conv_norm(wide, widest, 1, padding=0)
+        self.features = Layers(
+            conv_norm(widest, widest, size, padding=0, groups=widest, linear=True),
+            nn.Flatten(),
+            nn.Linear(widest, dim, bias=False),
+            nn.BatchNorm1d(dim),
+        )
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return self.features(self.conv_sep(x))
+
+
+def randomized(network: nn.Module, seed: int = 0) -> nn.Module:
+    """Gives a network random weights and random batch statistics that keep its signal's size."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(tensor, low, high):
+        tensor.data.copy_(torch.rand(tensor.shape, generator=generator) * (high - low) + low)
+
+    for module in network.modules():
+        if isinstance(module, nn.PReLU):
+            draw(module.weight, 0.1, 0.4)
+        elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            draw(module.weight, 0.5, 1.5)
+            draw(module.bias, -0.5, 0.5)
+            draw(module.running_mean, -0.5, 0.5)
+            draw(module.running_var, 0.5, 2)
+            module.num_batches_tracked.fill_(7)
+        elif isinstance(module, nn.Conv2d | nn.Linear):
+            spread = (3 / module.weight[0].numel()) ** 0.5
+            draw(module.weight, -spread, spread)
+            if module.bias is not None:
+                draw(module.bias, -0.3, 0.3)
+    return network.eval()
