@@ -48,7 +48,7 @@ $(VENV)/.runtime: pyproject.toml | $(BIN)/python
 
 $(VENV)/.test: $(VENV)/.runtime
 	@echo "Installing the test tools into $(VENV) (once)"
-	@$(INSTALL) -e ".[detect,test]"
+	@$(INSTALL) -e ".[detect,onnx,test]"
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.runtime

@@ -1,5 +1,6 @@
 """One update: images to embeddings, embeddings to loss, loss to new weights, in one jitted call."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -61,8 +62,7 @@ def make_train_step(
             mean_loss, has_aux=True
         )(trained, state, batch, classes)
         norm = optax.tree.norm(grads)
-        if clip_norm is not None:
-            grads = jax.tree.map(lambda g: g * jnp.minimum(1.0, clip_norm / norm), grads)
+        grads = _clipped(grads, norm, clip_norm)
         updated = {}
         for name, weights in trained.items():
             updates, opt_state[name] = tx.update(grads[name], opt_state[name], weights)
@@ -70,10 +70,9 @@ def make_train_step(
         prototypes, opt_state["prototypes"] = classes.put_back(
             state, objective.project(updated["prototypes"]), opt_state["prototypes"]
         )
-        ema_params = state.ema_params
-        if ema_params is not None:
-            ema_params = optax.incremental_update(updated["params"], ema_params, 1 - ema_decay)
-        new_state = TrainState(
+        ema_params = _averaged(state.ema_params, updated["params"], ema_decay)
+        new_state = dataclasses.replace(
+            state,
             step=state.step + 1,
             params=updated["params"],
             model_state=model_state,
@@ -81,7 +80,6 @@ def make_train_step(
             loss_state=updated.get("loss_state", loss_state),
             opt_state=opt_state,
             ema_params=ema_params,
-            rng=state.rng,
         )
         metrics = {"loss": loss, "gradient_norm": norm}
         metrics |= objective.metrics(
@@ -90,6 +88,16 @@ def make_train_step(
         return new_state, metrics
 
     return train_step
+
+
+def _clipped(grads: Any, norm: jax.Array, clip_norm: float | None) -> Any:
+    if clip_norm is None:
+        return grads
+    return jax.tree.map(lambda g: g * jnp.minimum(1.0, clip_norm / norm), grads)
+
+
+def _averaged(ema_params: Any, params: Any, decay: float) -> Any:
+    return None if ema_params is None else optax.incremental_update(params, ema_params, 1 - decay)
 
 
 def compile_train_step(
