@@ -1,19 +1,26 @@
-"""A trained network that turns face images into embeddings, read from a run's folder."""
+"""A trained network that turns face images into embeddings, read from a run's folder.
+
+Batches are padded to one of three sizes, so that the network compiles at most that often however
+many images a call brings.
+"""
 
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
 from sphereface_jax.data.aligner import AlignedImages, FaceAligner
-from sphereface_jax.data.images import ImagePaths
+from sphereface_jax.data.images import ImagePaths, find_image_paths, read_image
 from sphereface_jax.data.pipeline import ImageSequence
 from sphereface_jax.data.vectors import FaceVectors
 from sphereface_jax.embedding import embed, embed_images
 from sphereface_jax.training.input import face_transform
 from sphereface_jax.training.saved_run import SavedRun, load_run
+
+Image = str | Path | np.ndarray | Any
+"""A path, an RGB array uint8 [H, W, 3], or an image of PIL."""
 
 
 class FaceEmbedder:
@@ -26,8 +33,8 @@ class FaceEmbedder:
 
     Example:
       >>> embedder = FaceEmbedder.from_run(Path("runs/quickstart"))  # doctest: +SKIP
-      >>> embedder.embed_paths(["a.jpg", "b.jpg"]).embeddings.shape  # doctest: +SKIP
-      (2, 128)
+      >>> a, b = embedder.embed(["a.jpg", "b.jpg"])  # doctest: +SKIP
+      >>> cosine = a @ b  # doctest: +SKIP
     """
 
     def __init__(self, run: SavedRun, *, batch_size: int = 64, aligner: FaceAligner | None = None):
@@ -54,6 +61,32 @@ class FaceEmbedder:
         """
         return cls(load_run(path), batch_size=batch_size, aligner=aligner)
 
+    def embed(
+        self,
+        images: Image | Sequence[Image],
+        *,
+        flip: bool = False,
+        advance: Callable[[int], None] = lambda count: None,
+    ) -> np.ndarray:
+        """Returns embeddings of unit length, float32 [N, D].
+
+        Args:
+          images: one image or several: paths, RGB arrays uint8 [H, W, 3], images of PIL; an array
+            [N, H, W, 3]; or a folder, whose images are taken at any depth in the order of their
+            names.
+          flip: average the embedding with that of the mirror image.
+          advance: called with the number of images done since the last call.
+
+        Raises:
+          FileNotFoundError: there is no such folder.
+          ValueError: an image cannot be read, has the wrong size, or shows no face to align; it is
+            named.
+        """
+        source = GivenImages(images)
+        views = self._embed_views(source, mirror=flip, advance=advance).mean(axis=1)
+        lengths = np.linalg.norm(views, axis=1, keepdims=True)
+        return views / np.maximum(lengths, np.finfo(np.float32).tiny)
+
     def embed_source(
         self, source: ImageSequence, *, advance: Callable[[int], None] = lambda count: None
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -62,14 +95,20 @@ class FaceEmbedder:
         Raises:
           ValueError: an image cannot be read or has the wrong size; it is named.
         """
-        both = embed_images(
-            self._apply,
+        both = self._embed_views(source, mirror=True, advance=advance)
+        return both[:, 0], both[:, 1]
+
+    def _embed_views(
+        self, source: ImageSequence, *, mirror: bool, advance: Callable[[int], None]
+    ) -> np.ndarray:
+        sizes = (1, min(8, self._batch_size), self._batch_size)
+        return embed_images(
+            functools.partial(self._apply, mirror=mirror),
             source if self._aligner is None else AlignedImages(source, self._aligner),
             transform=self._transform,
-            batch_size=min(self._batch_size, len(source)),
+            batch_size=next((size for size in sizes if size >= len(source)), sizes[-1]),
             advance=advance,
         )
-        return both[:, 0], both[:, 1]
 
     def embed_paths(
         self,
@@ -80,3 +119,46 @@ class FaceEmbedder:
         """Returns the embeddings of image files."""
         embeddings, mirrored = self.embed_source(ImagePaths(paths), advance=advance)
         return FaceVectors([Path(path).as_posix() for path in paths], embeddings, mirrored)
+
+
+class GivenImages:
+    """Images of any kind that a caller has, one after another: an `ImageSequence`.
+
+    Args:
+      images: as `FaceEmbedder.embed` takes them.
+
+    Raises:
+      FileNotFoundError: there is no such folder.
+      ValueError: there are none.
+    """
+
+    def __init__(self, images: Image | Sequence[Image]):
+        self._items: list[Image]
+        if isinstance(images, str | Path):
+            self._items = [*find_image_paths(images)] if Path(images).is_dir() else [images]
+        elif isinstance(images, np.ndarray):
+            self._items = list(images) if images.ndim == 4 else [images]
+        else:
+            self._items = [images] if hasattr(images, "convert") else list(images)
+        if not self._items:
+            raise ValueError("images: expected at least one image, got none")
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        item = self._items[index]
+        if isinstance(item, str | Path):
+            return {"image": read_image(item)}
+        image = np.asarray(item.convert("RGB") if hasattr(item, "convert") else item)
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(
+                f"{self.describe(index)}: expected RGB pixels uint8 [H, W, 3], got {image.dtype} "
+                f"{list(image.shape)}"
+            )
+        return {"image": image}
+
+    def describe(self, index: int) -> str:
+        """The path, or the image's number."""
+        item = self._items[index]
+        return str(item) if isinstance(item, str | Path) else f"image {index}"

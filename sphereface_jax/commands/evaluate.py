@@ -81,10 +81,12 @@ def evaluate(options: EvaluateOptions, *, console: Console) -> None:
     if rival is not None:
         _add_rivals(scored, source, rival, options.allow_missing)
     _print(scored, source, rival, console)
+    numbers = to_json(scored, source, rival)
     if options.json is not None:
-        write_json(options.json, to_json(scored, source, rival))
+        write_json(options.json, numbers)
     if isinstance(source, RunVectors):
         _calibrate(scored, source, options, console)
+        _keep(scored, source, numbers)
 
 
 def _open_source(path: Path, console: Console) -> VectorSource:
@@ -158,6 +160,16 @@ def _calibrate(
                 console=console,
             )
             return
+
+
+def _keep(scored: Sequence[Scored], source: RunVectors, numbers: dict[str, Any]) -> None:
+    """Keeps the numbers with the run, and puts them on its card."""
+    from sphereface_jax.training.model_card import store_evaluation, write_model_card
+
+    run = source.run
+    title = "-".join(each.task.title for each in scored)
+    store_evaluation(run.path, title, {**numbers, "step": run.step})
+    write_model_card(run.path)
 
 
 def to_json(

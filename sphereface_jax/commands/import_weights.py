@@ -25,6 +25,7 @@ from sphereface_jax.interop.weights import load_state_dict
 from sphereface_jax.models import MODELS
 from sphereface_jax.training.checkpoint import Checkpoints
 from sphereface_jax.training.config import DataConfig, ModelConfig, TrainConfig, to_dict
+from sphereface_jax.training.model_card import write_model_card
 from sphereface_jax.training.objective import Objective
 from sphereface_jax.training.run_folder import write_json
 from sphereface_jax.training.state import make_model, padded_classes
@@ -207,5 +208,6 @@ def _write_run(
         write_json(temporary / "config.json", to_dict(config))
         write_json(temporary / "import.json", imported)
         os.replace(temporary, config.out)
+        write_model_card(config.out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

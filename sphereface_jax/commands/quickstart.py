@@ -38,6 +38,7 @@ from sphereface_jax.training.config import (
 )
 from sphereface_jax.training.input import face_transform
 from sphereface_jax.training.loop import train
+from sphereface_jax.training.model_card import write_model_card
 from sphereface_jax.training.reporting import counting
 from sphereface_jax.training.run_folder import read_json, read_records, write_json
 from sphereface_jax.training.trainer import make_trainer
@@ -76,6 +77,7 @@ def quickstart(out: Path, *, seed: int, console: Console) -> None:
     evaluation = out / "evaluation.json"
     if not evaluation.is_file():
         write_json(evaluation, _score(config, console))
+        write_model_card(out)
     scores = read_json(evaluation)
     console.print(
         f"\nOn {scores['pairs']:,} pairs of {STRANGERS} people it never saw, ten-fold accuracy:\n"

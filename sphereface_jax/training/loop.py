@@ -18,6 +18,7 @@ from sphereface_jax.training.checkpoint import Checkpoints
 from sphereface_jax.training.config import TrainConfig, to_dict
 from sphereface_jax.training.input import face_transform, open_training_data
 from sphereface_jax.training.ledger import Ledger, NonFiniteLossError
+from sphereface_jax.training.model_card import write_model_card
 from sphereface_jax.training.partition import shard_batch
 from sphereface_jax.training.reporting import Reporter
 from sphereface_jax.training.run_folder import RunFolder, read_json, write_json
@@ -71,6 +72,7 @@ def train(
         validator = Validator(held_out, config, trainer.graph) if held_out is not None else None
         record = _run_steps(trainer, state, source, checkpoints, reporter, validator)
         write_json(run.result, record)
+        write_model_card(run.path)
     return record
 
 

@@ -5,6 +5,8 @@ RUN/metrics.jsonl       one object a logged step
 RUN/validation.jsonl    one object a score on held-out identities
 RUN/checkpoints/        of Orbax
 RUN/tensorboard/        event files
+RUN/evaluations/        what `sphereface evaluate` measured
+RUN/MODEL_CARD.md       what the run knows about itself
 RUN/result.json         the last step's metrics; its presence says that the run is finished
 """
 

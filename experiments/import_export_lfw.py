@@ -1,0 +1,170 @@
+"""Import, evaluate, export, evaluate again in onnxruntime: the same numbers on both sides.
+
+A run's weights leave as safetensors, come back as a new run, are scored by `sphereface evaluate`,
+leave as ONNX, and onnxruntime embeds the same images from pixels alone; its vectors take the same
+protocol. The two accuracies must be equal, and each
+image's two vectors have a cosine within 1e-4 of 1.
+
+    python experiments/import_export_lfw.py --run RUN --pairs lfw/pairs.txt --images lfw/aligned_112
+    python experiments/import_export_lfw.py --preset smoke    # synthetic faces, under a minute
+
+Needs the extra `onnx`. Results go to --out as JSON; nothing else stays.
+"""
+
+import argparse
+import dataclasses
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from rich.console import Console
+
+from sphereface_jax.commands.evaluate import evaluate
+from sphereface_jax.commands.evaluate_options import EvaluateOptions
+from sphereface_jax.commands.export_run import ExportOptions, export_run
+from sphereface_jax.commands.import_weights import ImportOptions, import_weights
+from sphereface_jax.data.images import encode_png, find_image_paths, read_image
+from sphereface_jax.data.synthetic import SyntheticFaces
+from sphereface_jax.data.vectors import FaceVectors, save_vectors
+from sphereface_jax.embedder import FaceEmbedder
+from sphereface_jax.training.config import DataConfig, ModelConfig, OptimizerConfig, TrainConfig
+from sphereface_jax.training.loop import train
+from sphereface_jax.training.run_folder import read_config, read_json, write_json
+
+PROTOCOL = "lfw_authors"
+
+
+def smoke_inputs(work: Path, console: Console) -> tuple[Path, Path, Path]:
+    """Trains a tiny run and draws a few people: a run, a list of pairs, a folder."""
+    size = (56, 48)
+    config = TrainConfig(
+        out=work / "trained",
+        data=DataConfig(image_size=size, synthetic_identities=20, synthetic_views=8),
+        model=ModelConfig(name="sfnet4_bn", embedding_dim=32, channels=(8, 16, 16, 32)),
+        optimizer=OptimizerConfig(learning_rate=0.02),
+        steps=20,
+        batch_size=16,
+    )
+    train(config, console=console)
+    faces = SyntheticFaces(20, 3, image_size=size, first_identity=1000)
+    for index in range(len(faces)):
+        person = f"P{index // 3:02d}"
+        path = work / "faces" / person / f"{person}_{index % 3 + 1:04d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode_png(faces[index]["image"]))
+    lines = ["10\t2"]
+    for fold in range(10):
+        people = f"P{2 * fold:02d}", f"P{2 * fold + 1:02d}"
+        lines += [f"{person}\t1\t2" for person in people]
+        lines += [f"{people[0]}\t{number}\t{people[1]}\t{number}" for number in (1, 2)]
+    pairs = work / "pairs.txt"
+    pairs.write_text("\n".join(lines) + "\n")
+    return config.out, pairs, work / "faces"
+
+
+def reimport(run: Path, work: Path, console: Console) -> Path:
+    """Writes a run's weights as safetensors and makes a new run of them."""
+    config = read_config(run)
+    weights, again = work / "weights.safetensors", work / "imported"
+    export_run(ExportOptions(run, safetensors=weights), console=console)
+    options = ImportOptions(
+        weights,
+        config.model.name,
+        again,
+        embedding_dim=config.model.embedding_dim,
+        channels=config.model.channels,
+        color_order=config.data.color_order,
+        image_size=config.data.image_size,
+        pixel_divisor=config.data.pixel_divisor,
+        license=config.data.license,
+    )
+    import_weights(options, console=console)
+    return again
+
+
+def embed_with_onnxruntime(network: Path, paths: list[Path], size: tuple[int, int]) -> np.ndarray:
+    """Returns embeddings of images and of their mirror images, [N, 2, D], by onnxruntime alone."""
+    session = onnxruntime.InferenceSession(str(network), providers=["CPUExecutionProvider"])
+    side = max(size)
+
+    def square(image: np.ndarray) -> np.ndarray:
+        """Grey columns where the network's crop is cut from; the file cuts them off again."""
+        margin = (side - image.shape[1]) // 2
+        return np.pad(image, ((0, 0), (margin, side - image.shape[1] - margin), (0, 0)))
+
+    rows = []
+    for start in range(0, len(paths), 64):
+        faces = np.stack([square(read_image(path)) for path in paths[start : start + 64]])
+        views = [
+            session.run(None, {session.get_inputs()[0].name: np.ascontiguousarray(view)})[0]
+            for view in (faces, faces[:, :, ::-1])
+        ]
+        rows.append(np.stack(views, axis=1))
+    return np.concatenate(rows)
+
+
+def score(options: EvaluateOptions, out: Path, console: Console) -> dict:
+    """Returns the protocol's numbers."""
+    evaluate(
+        dataclasses.replace(options, protocol=(PROTOCOL,), json=out, recalibrate=False),
+        console=console,
+    )
+    return read_json(out)["protocols"][PROTOCOL]
+
+
+def compare(run: Path, pairs: Path, images: Path, work: Path, console: Console) -> dict:
+    """Takes a run through both worlds and returns how far they differ."""
+    imported = reimport(run, work, console)
+    here = score(
+        EvaluateOptions(run=imported, images=images, pairs=pairs), work / "here.json", console
+    )
+    network = work / "network.onnx"
+    export_run(ExportOptions(imported, onnx=network, onnx_input="uint8"), console=console)
+    paths = find_image_paths(images)
+    there_both = embed_with_onnxruntime(network, paths, read_config(imported).data.image_size)
+    ours = FaceEmbedder.from_run(imported).embed_paths(paths)
+    names = [path.relative_to(images).as_posix() for path in paths]
+    vectors = work / "onnx.npz"
+    save_vectors(vectors, FaceVectors(names, there_both[:, 0], there_both[:, 1]))
+    there = score(EvaluateOptions(embeddings=vectors, pairs=pairs), work / "there.json", console)
+    both = ours.embeddings, there_both[:, 0]
+    lengths = [np.linalg.norm(each, axis=1) for each in both]
+    cosine = (both[0] * both[1]).sum(axis=1) / lengths[0] / lengths[1]
+    return {
+        "images": len(paths),
+        "jax": here["accuracy_10_fold"],
+        "onnxruntime": there["accuracy_10_fold"],
+        "largest_cosine_distance": float(1 - cosine.min()),
+    }
+
+
+def main() -> None:
+    """Reads the arguments, compares, prints and stores."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--preset", choices=["smoke"], help="synthetic faces and a tiny run")
+    parser.add_argument("--run", type=Path, help="the run's folder")
+    parser.add_argument("--pairs", type=Path, help="pairs in LFW's format")
+    parser.add_argument("--images", type=Path, help="the folder of their images")
+    parser.add_argument("--out", type=Path, help="where to write the numbers")
+    args = parser.parse_args()
+    console = Console(soft_wrap=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        work = Path(temporary)
+        if args.preset == "smoke":
+            run, pairs, images = smoke_inputs(work, console)
+        elif args.run and args.pairs and args.images:
+            run, pairs, images = args.run, args.pairs, args.images
+        else:
+            parser.error("expected --preset smoke, or --run, --pairs and --images")
+        numbers = compare(run, pairs, images, work, console)
+    print(json.dumps(numbers, indent=2))
+    if args.out is not None:
+        write_json(args.out, numbers)
+    if numbers["jax"] != numbers["onnxruntime"] or numbers["largest_cosine_distance"] > 1e-4:
+        raise SystemExit("onnxruntime and JAX differ")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""MODEL_CARD.md of a run: what the run itself knows, and what nobody has measured.
+
+Everything here is read from the run's own files. Numbers come from the evaluations that are stored
+with it: RUN/evaluation.json and RUN/evaluations/*.json.
+
+References:
+  Mitchell et al., Model Cards for Model Reporting, FAT* 2019. https://arxiv.org/abs/1810.03993
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sphereface_jax.training.config import TrainConfig
+from sphereface_jax.training.run_folder import read_config, read_json, write_atomically, write_json
+
+_EVALUATIONS = "evaluations"
+_HEADLINES = (
+    "accuracy_10_fold",
+    "accuracy",
+    "auc",
+    "equal_error_rate",
+    "rank_1",
+)
+_NOT_MEASURED = """\
+- Accuracy by sex, age, skin colour or origin: the sets that a run is scored on carry no such
+  labels, and face recognition is known to err more on groups that its training data lack.
+- Cameras, light and image quality other than those of the sets above.
+- Photographs of photographs, masks and other attempts to deceive: there is no liveness check.
+- What aligning by another detector costs."""
+_USE = """\
+Intended: research on embeddings of faces, comparing losses and networks, verification of people
+who agreed to it, with a threshold that was calibrated on images like theirs.
+
+Misuse: identifying or following people who did not agree; deciding alone about anyone's rights,
+money, work or freedom; guessing sex, origin, health or character from a face. Biometric data are
+protected by law in many places; whoever uses this answers for that."""
+
+
+def store_evaluation(run: Path, name: str, evaluation: dict[str, Any]) -> None:
+    """Keeps the JSON of an evaluation with the run, in place of an earlier one of that name."""
+    safe = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
+    (run / _EVALUATIONS).mkdir(exist_ok=True)
+    write_json(run / _EVALUATIONS / f"{safe.strip('.')[:100]}.json", evaluation)
+
+
+def write_model_card(run: Path) -> None:
+    """Writes RUN/MODEL_CARD.md anew from the run's files.
+
+    Raises:
+      FileNotFoundError: the folder holds no run.
+      ValueError: one of its files is damaged.
+    """
+    write_atomically(run / "MODEL_CARD.md", model_card(run))
+
+
+def model_card(run: Path) -> str:
+    """Returns the text of a run's card; errors as in `write_model_card`."""
+    config = read_config(run)
+    imported = _read(run / "import.json")
+    sections = {
+        "Model": _model(config, imported),
+        "Data": _data(config, imported),
+        "Training": _training(config, imported, _read(run / "result.json")),
+        "Results": "\n".join(_results(run)),
+        "Not measured": _NOT_MEASURED,
+        "Use and misuse": _USE,
+    }
+    body = "".join(f"\n## {title}\n\n{text}\n" for title, text in sections.items())
+    return f"# {run.resolve().name}: {config.model.name}\n{body}"
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    return read_json(path) if path.is_file() else None
+
+
+def _model(config: TrainConfig, imported: dict[str, Any] | None) -> str:
+    data, model = config.data, config.model
+    height, width = data.image_size
+    text = (
+        f"A {model.name} that maps a face, aligned to five points and {height}×{width} pixels, "
+        f"{data.color_order.upper()}, (x − 127.5) / {data.pixel_divisor:g}, to "
+        f"{model.embedding_dim} numbers whose angle to another face's says how alike they are."
+    )
+    if imported is not None:
+        text += (
+            f" Its weights were imported from {imported['file']} (SHA-256 {imported['sha256']}), "
+            f"of a network defined in {imported['defined_in']}."
+        )
+    return text
+
+
+def _data(config: TrainConfig, imported: dict[str, Any] | None) -> str:
+    data = config.data
+    if imported is not None:
+        source = "Unknown: the weights were imported."
+    elif data.train == "synthetic":
+        source = (
+            f"Synthetic faces: {data.synthetic_identities:,} drawn identities with "
+            f"{data.synthetic_views:,} views each. No photograph of anybody."
+        )
+    else:
+        source = f"`{data.train}`."
+    return f"{source}\n\nLicence or terms, as declared: {data.license or 'not declared'}."
+
+
+def _training(
+    config: TrainConfig, imported: dict[str, Any] | None, result: dict[str, Any] | None
+) -> str:
+    if imported is not None:
+        return "Not known here."
+    given = {"margin": config.loss.margin, "scale": config.loss.scale, **config.loss.options}
+    options = ", ".join(f"{name} {value}" for name, value in given.items() if value is not None)
+    text = (
+        f"Loss `{config.loss.name}` ({options or 'its defaults'}), {config.optimizer.name}, batch "
+        f"{config.batch_size}, {config.steps:,} steps, seed {config.seed}."
+    )
+    if config.init_from is not None:
+        text += f" It started from the weights of {config.init_from.name}."
+    if result is None:
+        return text + " It is not finished."
+    return text + f" Last loss {result['loss']:.4f}."
+
+
+def _results(run: Path) -> Iterator[str]:
+    """Yields a table of the evaluations that are stored with the run, and its threshold."""
+    rows = []
+    for path in (run / "evaluation.json", *sorted((run / _EVALUATIONS).glob("*.json"))):
+        evaluation = _read(path) or {}
+        for name, numbers in evaluation.get("protocols", {}).items():
+            known = [f"{key} {numbers[key]:.4f}" for key in _HEADLINES if key in numbers] or [
+                "see the file"
+            ]
+            where = numbers.get("input", "held-out identities")
+            rows.append(f"| {name} | {where} | {', '.join(known)} | {path.relative_to(run)} |")
+    if not rows:
+        yield "None: the run has not been evaluated."
+    else:
+        yield "| protocol | on | numbers | file |\n|---|---|---|---|"
+        yield from rows
+    point = _read(run / "calibration.json")
+    if point is not None:
+        yield (
+            f"\n`sphereface compare` says the same person above a cosine of "
+            f"{point['threshold']:.4f}, measured on {point['pairs']}: false accepts "
+            f"{point['false_accept_rate']:.2%}, false rejects {point['false_reject_rate']:.2%}."
+        )

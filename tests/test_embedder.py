@@ -1,0 +1,108 @@
+"""FaceEmbedder: every kind of image gives the same unit vectors, in few compilations."""
+
+import io
+from pathlib import Path
+
+import chex
+import jax
+import numpy as np
+import pytest
+from command import refused
+from faces_on_disk import make_face, write_image
+from rich.console import Console
+from tiny_run import tiny_config
+
+from sphereface_jax import embedder as module
+from sphereface_jax.data.aligner import FaceAligner
+from sphereface_jax.data.alignment import NoFace
+from sphereface_jax.data.images import read_image
+from sphereface_jax.embedder import FaceEmbedder
+from sphereface_jax.training.loop import train
+
+SIZE = (24, 16)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config = tiny_config(tmp_path_factory.mktemp("runs") / "run", steps=1)
+    train(config, console=Console(file=io.StringIO()))
+    return config.out
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("faces")
+    for index in range(3):
+        write_image(folder / "person" / f"{index}.png", make_face(index, *SIZE))
+    return folder
+
+
+def test_every_kind_of_image_gives_the_same_vectors(run: Path, folder: Path) -> None:
+    pil = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+    embedder = FaceEmbedder.from_run(run)
+    paths = sorted((folder / "person").iterdir())
+    arrays = [read_image(path) for path in paths]
+    expected = embedder.embed(folder)
+    chex.assert_shape(expected, (3, 8))
+    np.testing.assert_allclose(np.linalg.norm(expected, axis=1), 1, rtol=1e-6)
+    kinds = (paths, [str(path) for path in paths], arrays, np.stack(arrays))
+    for images in (*kinds, [pil.open(path) for path in paths]):
+        np.testing.assert_array_equal(embedder.embed(images), expected)
+    for image in (paths[1], arrays[1], pil.open(paths[1])):
+        np.testing.assert_allclose(embedder.embed(image), expected[1:2], atol=1e-6)
+
+
+def test_flip_averages_with_the_mirror_image(run: Path) -> None:
+    embedder = FaceEmbedder.from_run(run)
+    face = make_face(3, *SIZE)
+    once, flipped = (embedder.embed([face, face[:, ::-1]], flip=flip) for flip in (False, True))
+    np.testing.assert_allclose(flipped[0], flipped[1], atol=1e-6)
+    assert not np.allclose(once[0], once[1])
+    vectors, mirrored = embedder.embed_source(module.GivenImages([face]))
+    mean = vectors[0] + mirrored[0]
+    np.testing.assert_allclose(flipped[0], mean / np.linalg.norm(mean), atol=1e-6)
+
+
+def test_any_number_of_images_compiles_at_most_three_times(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traced = chex.assert_max_traces(module.embed.__wrapped__, n=3)
+    compiled = jax.jit(traced, static_argnums=0, static_argnames=("pixel_divisor", "mirror"))
+    monkeypatch.setattr(module, "embed", compiled)
+    embedder = FaceEmbedder.from_run(run, batch_size=16)
+    faces = np.stack([make_face(index, *SIZE) for index in range(19)])
+    everything = embedder.embed(faces)
+    for count in (1, 2, 5, 8, 9, 16, 17):
+        np.testing.assert_allclose(embedder.embed(faces[:count]), everything[:count], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ([], "at least one image"),
+        (np.zeros((24, 16, 3)), r"image 0: expected RGB pixels uint8 \[H, W, 3\], got float64"),
+        (np.zeros((24, 16), np.uint8), r"got uint8 \[24, 16\]"),
+        (np.zeros((30, 16, 3), np.uint8), "image 0: expected a face of 24x16"),
+        (["no.png"], r"no\.png"),
+    ],
+)
+def test_what_is_no_image_is_named(run: Path, images, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        FaceEmbedder.from_run(run).embed(images)
+
+
+def test_an_image_without_a_face_is_one_line(
+    run: Path, folder: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Blind:
+        def detect(self, image: np.ndarray) -> list:
+            return []
+
+    aligner = FaceAligner(detector=Blind())
+    path = folder / "person" / "0.png"
+    with pytest.raises(NoFace, match=r"0\.png: no face found"):
+        FaceEmbedder.from_run(run, aligner=aligner).embed(path)
+    monkeypatch.setattr("sphereface_jax.data.aligner.face_aligner", lambda *args: aligner)
+    out = tmp_path / "x.npz"
+    assert "no face found" in refused(capsys, "embed", run, folder, "--out", out, "--align")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,76 @@
+"""Every run has a model card that says what the run knows, and nothing that it does not."""
+
+import dataclasses
+import io
+from pathlib import Path
+
+import numpy as np
+from command import call
+from flax import nnx
+from rich.console import Console
+from tiny_run import tiny_config
+
+from sphereface_jax.interop.safetensors_file import safetensors_bytes
+from sphereface_jax.interop.weights import state_dict
+from sphereface_jax.models import MODELS
+from sphereface_jax.training.loop import train
+from sphereface_jax.training.model_card import store_evaluation, write_model_card
+
+
+def card(run: Path) -> str:
+    return (run / "MODEL_CARD.md").read_text(encoding="utf-8")
+
+
+def test_a_trained_run_says_its_data_loss_and_results(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path / "run", steps=1)
+    data = dataclasses.replace(config.data, license="CC0 (drawn)")
+    train(dataclasses.replace(config, data=data), console=Console(file=io.StringIO()))
+    text = card(config.out)
+    assert "6 drawn identities" in text
+    assert "as declared: CC0 (drawn)." in text
+    assert "Loss `sphereface` (its defaults)" in text
+    assert "None: the run has not been evaluated." in text
+    assert "skin colour" in text
+    numbers = {"accuracy_10_fold": 0.875, "auc": 0.9, "input": "pairs.txt"}
+    store_evaluation(config.out, "../pairs.txt", {"protocols": {"lfw_authors": numbers}})
+    write_model_card(config.out)
+    row = "| lfw_authors | pairs.txt | accuracy_10_fold 0.8750, auc 0.9000 |"
+    assert row in card(config.out)
+    assert [path.parent.name for path in tmp_path.rglob("*pairs.txt.json")] == ["evaluations"]
+
+
+def test_evaluate_puts_its_numbers_on_the_card(tmp_path: Path) -> None:
+    from faces_on_disk import make_face, write_image
+
+    config = tiny_config(tmp_path / "run", steps=1)
+    train(config, console=Console(file=io.StringIO()))
+    lines = ["2\t1"]
+    for fold in range(2):
+        first, second = f"A{fold}", f"B{fold}"
+        for index, name in enumerate((first, second)):
+            for number in (1, 2):
+                face = make_face(10 * fold + index, 24, 16)
+                write_image(tmp_path / "faces" / name / f"{name}_000{number}.png", face)
+        lines += [f"{first}\t1\t2", f"{first}\t1\t{second}\t1"]
+    pairs = tmp_path / "pairs.txt"
+    pairs.write_text("\n".join(lines) + "\n")
+    images = tmp_path / "faces"
+    assert call("evaluate", config.out, "--pairs", pairs, "--images", images) == 0
+    text = card(config.out)
+    assert "| lfw_authors | pairs.txt | accuracy_10_fold " in text
+    assert "measured on pairs.txt" in text
+    assert list((config.out / "evaluations").glob("pairs.txt.json"))
+
+
+def test_an_imported_run_claims_no_data(tmp_path: Path) -> None:
+    sizes = {"channels": (2, 2, 4, 4), "embedding_dim": 3, "image_size": (16, 16)}
+    weights, run = tmp_path / "found.safetensors", tmp_path / "run"
+    tensors = state_dict(MODELS["sfnet4"](**sizes, rngs=nnx.Rngs(0)))
+    assert all(np.isfinite(tensor).all() for tensor in tensors.values())
+    weights.write_bytes(safetensors_bytes(tensors))
+    flags = ["--channels", 2, 2, 4, 4, "--embedding-dim", 3, "--image-size", 16, 16]
+    assert call("import", weights, "--arch", "sfnet4", "--out", run, *flags) == 0
+    text = card(run)
+    assert "Unknown: the weights were imported." in text
+    assert "imported from found.safetensors (SHA-256 " in text
+    assert "as declared: not declared." in text
