@@ -130,6 +130,11 @@ def test_a_tensor_beyond_its_storage_is_refused(offset, shape, strides, tmp_path
         read_torch_file(path)
 
 
+def test_a_pickle_cannot_ask_for_all_memory(tmp_path: Path) -> None:
+    path = zip_of(tmp_path / "x.pt", b"\x80\x02}r\xff\xff\xff\x7f.")
+    assert read_torch_file(path) == {}
+
+
 def test_a_strided_view_is_read(tmp_path: Path) -> None:
     content = np.arange(4, dtype=np.float32).tobytes()
     path = zip_of(tmp_path / "x.pt", hostile_tensor(0, (2, 2), (1, 2)), **{"0": content})

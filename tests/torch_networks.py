@@ -1,7 +1,9 @@
 """The peers' networks in PyTorch, for tests alone: their layers under their names."""
 
-import torch
-from torch import nn
+import pytest
+
+torch = pytest.importorskip("torch", reason="PyTorch is in the extra `parity`")
+nn = torch.nn
 
 UNITS = {4: (0, 0, 0, 0), 10: (0, 1, 2, 0), 20: (1, 2, 4, 1)}
 IRES_UNITS = {18: (2, 2, 2, 2), 50: (3, 4, 14, 3)}

@@ -76,10 +76,14 @@ class _Tensor:
         return view.copy()
 
 
-class _Unpickler(pickle.Unpickler):
-    """An unpickler that knows state dicts and nothing else."""
+class _Unpickler(pickle._Unpickler):
+    """An unpickler that knows state dicts and nothing else.
 
-    def __init__(self, file: IO[bytes], load_storage: Callable[[tuple[Any, ...]], _Storage]):
+    The one in Python, whose memo is a dictionary: that in C fills an array as long as the largest
+    index that a pickle names, so that ten bytes can ask for all memory.
+    """
+
+    def __init__(self, file: io.BytesIO, load_storage: Callable[[tuple[Any, ...]], _Storage]):
         super().__init__(file, encoding="utf-8")
         self._load_storage = load_storage
 
@@ -121,11 +125,11 @@ def read_torch_file(path: Path) -> Any:
     """
     try:
         with path.open("rb") as file:
-            tree = _read_zip(file) if zipfile.is_zipfile(file) else _read_legacy(file)
+            tree = _read_zip(file) if zipfile.is_zipfile(file) else _read_legacy(path)
             return _arrays(tree)
     except RecursionError:
         raise ValueError(f"{path}: nested too deeply for a file of weights") from None
-    except (MemoryError, OSError):
+    except OSError:
         raise
     except Exception as error:  # a damaged pickle raises whatever it runs into
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -170,8 +174,8 @@ def _read_zip(file: IO[bytes]) -> Any:
         return _Unpickler(io.BytesIO(read(pickles[0])), load).load()
 
 
-def _read_legacy(file: IO[bytes]) -> Any:
-    file.seek(0)
+def _read_legacy(path: Path) -> Any:
+    file = io.BytesIO(path.read_bytes())
     storages: dict[str, _Storage] = {}
 
     def load(reference: tuple[Any, ...]) -> _Storage:
