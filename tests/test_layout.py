@@ -22,6 +22,7 @@ ALLOWED = {
     "data": {"_checks"},
     "evaluation": {"_checks", "geometry"},
     "tasks": {"_checks", "geometry", "data", "evaluation"},
+    "interop": {"models", "data"},
     "reports": {"evaluation"},
 }
 HEAVY = ("flax", "optax", "grain", "orbax", "tensorflow_datasets", "cv2", "matplotlib", "tyro")
