@@ -5,7 +5,6 @@ embeddings  float [N, D]
 mirrored    float [N, D], of the mirror images; optional, `sphereface embed` writes it
 """
 
-import os
 import re
 import zipfile
 from collections.abc import Sequence
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from sphereface_jax.data.files import AtomicFile
 
 _SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]{1,3}$")
 
@@ -120,13 +121,8 @@ def save_vectors(path: Path, vectors: FaceVectors) -> None:
     }
     if vectors.mirrored is not None:
         arrays["mirrored"] = vectors.mirrored
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.savez(file, **arrays)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with AtomicFile(path) as file:
+        np.savez(file, **arrays)
 
 
 def load_vectors(path: Path) -> FaceVectors:

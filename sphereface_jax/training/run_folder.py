@@ -12,12 +12,11 @@ RUN/result.json         the last step's metrics; its presence says that the run 
 
 import fcntl
 import json
-import os
-from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from sphereface_jax.data.files import AtomicFile
 from sphereface_jax.training.config import TrainConfig, differences, from_dict, to_dict
 
 # Where a run lives, on how many devices and by whose leave is no part of what it learns.
@@ -26,9 +25,8 @@ FREE_FIELDS = ("out", "mesh.", "data.license")
 
 def write_atomically(path: Path, text: str) -> None:
     """Writes a text file under a temporary name, then renames it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    with AtomicFile(path) as file:
+        file.write(text.encode("utf-8"))
 
 
 def write_json(path: Path, values: Any) -> None:
@@ -169,8 +167,3 @@ def append_record(path: Path, record: dict[str, Any]) -> None:
     """Appends one JSON object as one line."""
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(record) + "\n")
-
-
-def latest(records: Iterable[dict[str, Any]], name: str) -> Any:
-    """Returns the last value of a metric, or None."""
-    return next((record[name] for record in reversed(list(records)) if name in record), None)
