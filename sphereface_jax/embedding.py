@@ -8,11 +8,21 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from sphereface_jax.compilation import compiler_options
 from sphereface_jax.data.pipeline import ImageSequence, ordered_batches
 from sphereface_jax.data.transforms import FaceTransform, normalize_pixels
 
 
-@functools.partial(jax.jit, static_argnums=0, static_argnames=("pixel_divisor", "mirror"))
+@functools.cache
+def _compiled() -> Callable[..., jax.Array]:
+    return jax.jit(
+        _embed,
+        static_argnums=0,
+        static_argnames=("pixel_divisor", "mirror"),
+        compiler_options=compiler_options(),
+    )
+
+
 def embed(
     graph: nnx.GraphDef,
     params: nnx.State,
@@ -34,6 +44,20 @@ def embed(
       pixel_divisor: of the network's preprocessing.
       mirror: whether to embed the mirror images; without them the result is [B, 1, D].
     """
+    return _compiled()(
+        graph, params, model_state, images, pixel_divisor=pixel_divisor, mirror=mirror
+    )
+
+
+def _embed(
+    graph: nnx.GraphDef,
+    params: nnx.State,
+    model_state: nnx.State,
+    images: jax.Array,
+    *,
+    pixel_divisor: float,
+    mirror: bool,
+) -> jax.Array:
     model = nnx.merge(graph, params, model_state)
     model.eval()
     views = jnp.stack([images, images[:, :, ::-1]] if mirror else [images], axis=1)

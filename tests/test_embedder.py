@@ -1,10 +1,10 @@
 """FaceEmbedder: every kind of image gives the same unit vectors, in few compilations."""
 
+import functools
 import io
 from pathlib import Path
 
 import chex
-import jax
 import numpy as np
 import pytest
 from command import refused
@@ -13,6 +13,7 @@ from rich.console import Console
 from tiny_run import tiny_config
 
 from sphereface_jax import embedder as module
+from sphereface_jax import embedding
 from sphereface_jax.data.aligner import FaceAligner
 from sphereface_jax.data.alignment import NoFace
 from sphereface_jax.data.images import read_image
@@ -66,9 +67,9 @@ def test_flip_averages_with_the_mirror_image(run: Path) -> None:
 def test_any_number_of_images_compiles_at_most_three_times(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    traced = chex.assert_max_traces(module.embed.__wrapped__, n=3)
-    compiled = jax.jit(traced, static_argnums=0, static_argnames=("pixel_divisor", "mirror"))
-    monkeypatch.setattr(module, "embed", compiled)
+    monkeypatch.setattr(embedding, "_embed", chex.assert_max_traces(embedding._embed, n=3))
+    compiled = functools.cache(embedding._compiled.__wrapped__)
+    monkeypatch.setattr(embedding, "_compiled", compiled)
     embedder = FaceEmbedder.from_run(run, batch_size=16)
     faces = np.stack([make_face(index, *SIZE) for index in range(19)])
     everything = embedder.embed(faces)

@@ -15,6 +15,7 @@ ALLOWED = {
     "_checks": set(),
     "geometry": set(),
     "schedules": set(),
+    "compilation": set(),
     "margins": {"geometry"},
     "heads": {"_checks", "geometry", "margins"},
     "losses": {"_checks", "geometry", "margins", "heads"},

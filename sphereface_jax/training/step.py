@@ -10,6 +10,7 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
+from sphereface_jax.compilation import compiler_options
 from sphereface_jax.data.transforms import normalize_pixels
 from sphereface_jax.training.objective import Objective
 from sphereface_jax.training.partition import batch_sharding, replicated
@@ -111,4 +112,5 @@ def compile_train_step(
         donate_argnums=0,
         in_shardings=(sharding, batch_sharding(mesh)),
         out_shardings=(sharding, replicated(mesh)),
+        compiler_options=compiler_options(),
     )
