@@ -60,7 +60,7 @@ def draw_circle() -> Figure:
     """Two classes on a circle: what each margin accepts."""
     prototypes = on_circle(np.array([135.0, 45.0]))
     degrees = np.arange(0, 180, 0.1)
-    figure = Figure(figsize=(10, 2.2), layout="constrained")
+    figure = Figure(figsize=(10, 1.7), layout="constrained")
     for axes, margin in zip(figure.subplots(1, 4), MARGINS, strict=True):
         claimed = accepted(on_circle(degrees), prototypes, margin=margin)
         for label in (-1, 0, 1):
