@@ -26,6 +26,8 @@ exclude_patterns = ["_build"]
 
 html_theme = "furo"
 html_title = "sphereface_jax"
+html_show_search_summary = False  # would fetch pages, which browsers refuse without a server
+html_show_copyright = False
 html_show_sourcelink = False
 html_copy_source = False
 html_math_renderer = "mathml"
@@ -39,7 +41,7 @@ myst_heading_anchors = 3
 
 default_role = "code"
 highlight_language = "text"
-autodoc_default_options = {"members": True, "no-value": True}
+autodoc_default_options = {"members": True}
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 maximum_signature_line_length = 88

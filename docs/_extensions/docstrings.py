@@ -1,17 +1,20 @@
 """Reads the package's docstrings as they are written, as plain text, not as reStructuredText.
 
 An indented block is kept as it stands, and a star, a bar or a trailing underscore means itself.
-Runs before napoleon, which reads the sections of Google's style.
+Runs before napoleon, which reads the sections of Google's style. The value of a constant is left
+out where it is longer than a line.
 """
 
 import re
 from typing import Any
 
+from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.util.typing import ExtensionMetadata
 
 _SECTION = re.compile(r"(Args|Attributes|Example|Raises|References|Returns|Yields):$")
 _CODE = re.compile(r"(`+[^`]*`+)")
+_LONGEST_VALUE = 60
 _MARKUP = re.compile(r"[*|]|(?<=\w)_(?!\w)")
 
 
@@ -45,8 +48,20 @@ def process(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: li
     lines[:] = as_rst(lines)
 
 
+def shorten(app: Sphinx, domain: str, kind: str, content: addnodes.desc_content) -> None:
+    """Takes a long value out of a constant's signature."""
+    del app, domain
+    if kind != "data" or content.parent is None:
+        return
+    for value in list(content.parent.findall(addnodes.desc_annotation)):
+        text = value.astext()
+        if text.lstrip().startswith("=") and len(text) > _LONGEST_VALUE:
+            value.parent.remove(value)
+
+
 def setup(app: Sphinx) -> ExtensionMetadata:
     """Hears of every docstring before napoleon does."""
     app.setup_extension("sphinx.ext.autodoc")
     app.connect("autodoc-process-docstring", process, priority=400)
+    app.connect("object-description-transform", shorten)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
