@@ -2,15 +2,17 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SITE := docs/_build
 INSTALL := $(shell command -v uv >/dev/null 2>&1 && echo "uv pip install --quiet --python $(BIN)/python" || echo "$(BIN)/python -m pip install --quiet")
 
-.PHONY: help quickstart test lint format clean
+.PHONY: help quickstart test lint format docs clean
 
 help:
 	@echo "make quickstart   train a small SphereNet on synthetic faces and score it (about 4 minutes on 2 cores)"
 	@echo "make test         run the test suite"
 	@echo "make lint         ruff and mypy"
 	@echo "make format       let ruff rewrite what it can"
+	@echo "make docs         build the site, offline and strict, and say where it is"
 	@echo "make clean        remove the environment and caches; runs/ stays"
 
 quickstart: $(VENV)/.runtime
@@ -28,8 +30,12 @@ format: $(VENV)/.lint
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs $(SITE)
+	@echo "$(CURDIR)/$(SITE)/index.html"
+
 clean:
-	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(SITE) $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache
 
 # A Python without ensurepip (Debian's) has no venv; virtualenv from pip makes the same thing.
 $(BIN)/python:
@@ -54,4 +60,9 @@ $(VENV)/.test: $(VENV)/.runtime
 $(VENV)/.lint: $(VENV)/.runtime
 	@echo "Installing the linters into $(VENV) (once)"
 	@$(INSTALL) -e ".[lint]"
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.runtime
+	@echo "Installing the site's tools into $(VENV) (once)"
+	@$(INSTALL) -e ".[docs]"
 	@touch $@
