@@ -12,7 +12,10 @@ RESULTS = Path(__file__).resolve().parent.parent / "results"
 
 
 def describe_machine() -> dict[str, Any]:
-    """Processor, cores, memory, device and versions, and how busy the machine is."""
+    """Processor, cores, memory, device and versions, and how busy the machine is.
+
+    A real-time process (`chrt -f 50 python ...`) is not disturbed by what else runs.
+    """
     info = Path("/proc/cpuinfo")
     names = info.read_text().splitlines() if info.exists() else []
     models = [line.split(":", 1)[1].strip() for line in names if line.startswith("model name")]
@@ -25,6 +28,7 @@ def describe_machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "jax": jax.__version__,
         "load_before": round(os.getloadavg()[0], 2),
+        "real_time": getattr(os, "sched_getscheduler", lambda _: 0)(0) != 0,
     }
 
 
