@@ -189,18 +189,18 @@ def test_a_run_without_evaluation_says_what_is_missing(trained: Path) -> None:
     assert figure_titles(page)[:2] == ["Loss", "Annealing λ"]
 
 
-def test_an_evaluated_run_shows_everything(evaluated: Path) -> None:
+def test_an_evaluated_run_shows_everything(evaluated: Path, faces: Path) -> None:
     page = page_of(evaluated)
     titles = figure_titles(page)
     for title in (
-        "people of faces0, never seen",
+        f"People of {faces.name}",
         "Loss",
-        "angles of the pairs of pairs.txt",
+        "Angles of the pairs of pairs.txt",
         "ROC on pairs.txt",
         "DET on pairs.txt",
         "Prototypes on the hypersphere",
     ):
-        assert any(title.rstrip("0") in each for each in titles), (title, titles)
+        assert title in titles
     scores = json.loads((evaluated / "evaluations" / "pairs.txt.json").read_text())["protocols"]
     for name, numbers in scores.items():
         assert f">{name}<" in page
@@ -234,7 +234,7 @@ def test_several_runs_share_a_page(
     assert call("report", trained, evaluated, "--out", out) == 0
     assert str(out) in capsys.readouterr().out
     page = PLOTLY.sub("", out.read_text(encoding="utf-8"))
-    part = re.search(r"<caption>Fields that differ.*?</table>", page, re.S)
+    part = re.search(r">Fields that differ.*?</table>", page, re.S)
     assert part is not None
     assert re.findall(r'<th scope="row">(.*?)</th>', part[0]) == ["seed"]
     assert figure_titles(page).count("Loss") == 1
@@ -275,7 +275,7 @@ def test_train_writes_a_report_and_again_once_finished(
     flags = as_flags(tiny_config(run, steps=2))
     assert call("train", *flags) == 0
     assert str(run / "report.html") in capsys.readouterr().out
-    assert "people learnt" in figure_titles(page_of(run))
+    assert "People it learnt" in figure_titles(page_of(run))
     learnt = load_evidence(run, PeopleEvidence, "training")["training"]
     assert len(learnt.prototypes) == len(learnt.shown) == 6
     kept = (run / "evidence" / "training.npz").stat().st_mtime_ns

@@ -55,14 +55,15 @@ class Visit:
         self._context = browser.new_context(
             viewport={"width": width, "height": 844}, color_scheme=scheme, reduced_motion=motion
         )
+        self._context.set_default_timeout(120_000)
         self.page = self._context.new_page()
         self.said: list[str] = []
         self.asked: list[str] = []
-        self.page.on("console", lambda message: self.said.append(message.text))
+        self.page.on("console", self._note)
         self.page.on("pageerror", lambda error: self.said.append(str(error)))
         self.page.on("request", lambda request: self.asked.append(request.url))
         self.page.goto(page.as_uri())
-        self.page.wait_for_function(DRAWN, timeout=120_000)
+        self.page.wait_for_function(DRAWN)
         if SCREENS:
             name = f"{page.parent.name}-{page.stem}-{width}-{scheme}.png"
             self.page.screenshot(path=Path(SCREENS, name), full_page=True)
@@ -72,6 +73,10 @@ class Visit:
 
     def __exit__(self, *_: object) -> None:
         self._context.close()
+
+    def _note(self, message: Any) -> None:
+        if message.type == "error":
+            self.said.append(message.text)
 
     def ask(self, script: str) -> Any:
         return self.page.evaluate(script)
@@ -118,7 +123,7 @@ def test_a_run_without_evaluation_is_silent_too(visit: Any) -> None:
 def test_the_button_changes_the_colours_of_page_and_plots(visit: Any) -> None:
     def line_colour() -> str:
         return seen.ask(
-            "getComputedStyle(document.querySelector('#decisions .scatterlayer path')).stroke"
+            "getComputedStyle(document.querySelector('#decisions .scatterlayer .js-line')).stroke"
         )
 
     with visit("evaluated") as seen:
@@ -162,9 +167,7 @@ def test_text_and_lines_stand_out(visit: Any, scheme: str) -> None:
     """WCAG's contrast: 4.5 for text, 3 for lines."""
     with visit("evaluated", scheme=scheme) as seen:
         tones = {
-            name: seen.ask(
-                f"getComputedStyle(document.documentElement).getPropertyValue('--{name}').trim()"
-            )
+            name: seen.ask(f"getComputedStyle(document.body).getPropertyValue('--{name}').trim()")
             for name in (
                 "paper",
                 "panel",

@@ -141,7 +141,7 @@ def _score(config: TrainConfig, console: Console) -> dict[str, Any]:
         {"raw pixels": raw_pixels, "untrained": untrained, "trained": trained},
     )
     baselines = {"raw_pixels": raw_pixels.to_json(), "untrained": untrained.to_json()}
-    protocols = {"lfw_authors": trained.to_json()}
+    protocols = {"lfw_authors": {**trained.to_json(), "input": _TEST}}
     return {"protocols": protocols, "pairs": len(pairs), "baselines": baselines}
 
 

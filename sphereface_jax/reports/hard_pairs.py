@@ -1,5 +1,6 @@
 """The pairs that a run is most wrong about, as pairs of faces."""
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,6 +9,8 @@ from sphereface_jax.reports.evidence import PairEvidence
 from sphereface_jax.reports.html import absent, escape, jpeg
 from sphereface_jax.reports.plots_errors import threshold_of, to_degrees
 from sphereface_jax.reports.run_record import RunRecord
+
+_SUFFIX = re.compile(r"\.(jpe?g|png|bmp|webp|pgm)$", re.IGNORECASE)
 
 
 def hard_pairs(runs: Sequence[RunRecord], *, faces: bool) -> list[str]:
@@ -55,8 +58,15 @@ def _card(evidence: PairEvidence, place: int, pair: int) -> str:
     cosine = float(evidence.cosine[pair])
     angle = float(to_degrees(np.array(cosine)))
     faces = jpeg(evidence.pictures[2 * place], left) + jpeg(evidence.pictures[2 * place + 1], right)
-    names = " · ".join(escape(name.rpartition("/")[2].replace("_", " ")) for name in (left, right))
+    names = " · ".join(escape(_readable(name)) for name in (left, right))
     return (
-        f'<li><div class="two">{faces}</div><b>{angle:.1f}° <small>cosine {cosine:.3f}</small></b>'
+        f'<li><div class="two">{faces}</div><b>{angle:.1f}° <small>cos {cosine:.3f}</small></b>'
         f"<span>{names}</span></li>"
     )
+
+
+def _readable(name: str) -> str:
+    """Who and which image: the last part of its path where that says both, else the last two."""
+    folder, _, image = name.rpartition("/")
+    person, image = folder.rpartition("/")[2], _SUFFIX.sub("", image)
+    return (image if image.startswith(person) else f"{person} {image}").replace("_", " ")

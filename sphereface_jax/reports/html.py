@@ -40,10 +40,11 @@ def plots(chosen: Sequence[Plot], *, small: bool = False) -> str:
 def plot_figure(plot: Plot, beside: str = "") -> str:
     """One figure; `beside` is HTML that goes with its caption."""
     classes = "plot" + " wide" * plot.wide + " sphere" * plot.spins
+    height = "" if plot.height is None else f' style="height:{plot.height:g}rem"'
     button = '<button class="spin" type="button">Pause</button>' if plot.spins else ""
     return (
         f'<figure class="{classes}"><div class="plot-head"><h3>{escape(plot.title)}</h3>{button}'
-        f'</div><div class="canvas" role="img" aria-label="{escape(plot.alt)}"></div>'
+        f'</div><div class="canvas"{height} role="img" aria-label="{escape(plot.alt)}"></div>'
         f'<script type="application/json">{embed_json(plot.figure.to_json())}</script>'
         f"<figcaption>{escape(plot.caption)}{beside}</figcaption></figure>"
     )
@@ -59,26 +60,24 @@ def table(
     rows: Sequence[Sequence[Any]],
     *,
     caption: str,
-    marked: Sequence[bool] | None = None,
 ) -> str:
     """A table whose first column names the rows.
 
     Args:
       headings: of the columns.
-      rows: of cells; None leaves one empty.
+      rows: of cells.
       caption: what it shows.
-      marked: which rows to lift out.
     """
     head = "".join(f'<th scope="col">{escape(heading)}</th>' for heading in headings)
     lines = []
-    for row, lifted in zip(rows, marked or [False] * len(rows), strict=True):
-        cells = "".join(f"<td>{'' if cell is None else escape(cell)}</td>" for cell in row[1:])
-        mark = ' class="marked"' if lifted else ""
-        lines.append(f'<tr{mark}><th scope="row">{escape(row[0])}</th>{cells}</tr>')
+    for row in rows:
+        cells = "".join(f"<td>{escape(cell)}</td>" for cell in row[1:])
+        lines.append(f'<tr><th scope="row">{escape(row[0])}</th>{cells}</tr>')
+    label = html.escape(caption)
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}"><table>'
-        f"<caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead>"
-        f"<tbody>{''.join(lines)}</tbody></table></div>"
+        f'<p class="table-title">{escape(caption)}</p><div class="scroll" tabindex="0" '
+        f'role="region" aria-label="{label}"><table aria-label="{label}"><thead><tr>{head}</tr>'
+        f"</thead><tbody>{''.join(lines)}</tbody></table></div>"
     )
 
 

@@ -29,6 +29,7 @@ class Plot:
       figure: what plotly draws.
       wide: whether it takes the page's whole width.
       spins: whether it is a sphere that turns.
+      height: in units of the text's size; None for what the page gives plots of its kind.
     """
 
     title: str
@@ -37,6 +38,7 @@ class Plot:
     figure: go.Figure
     wide: bool = False
     spins: bool = False
+    height: float | None = None
 
 
 def make_figure(traces: Sequence[Any], **layout: Any) -> go.Figure:
@@ -97,6 +99,11 @@ def steps(edges: NDArray[np.float64], heights: NDArray[np.float64]) -> tuple[NDA
 def percent_axis(title: str, **more: Any) -> dict[str, Any]:
     """An axis of shares."""
     return {"title": {"text": title}, "tickformat": ".0%", **more}
+
+
+def titled(run: str, title: str) -> str:
+    """The title of a plot of one run out of several; `run` is empty where there is one only."""
+    return f"{run}: {title}" if run else title[:1].upper() + title[1:]
 
 
 def axis(title: str, **more: Any) -> dict[str, Any]:

@@ -8,7 +8,13 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from sphereface_jax.evaluation.calibration import best_accuracy_point
-from sphereface_jax.evaluation.roc import RocCurve, equal_error_rate, roc_curve, tar_at_far
+from sphereface_jax.evaluation.roc import (
+    RocCurve,
+    equal_error_rate,
+    far_name,
+    roc_curve,
+    tar_at_far,
+)
 from sphereface_jax.reports.evidence import PairEvidence
 from sphereface_jax.reports.plot import (
     DASHES,
@@ -21,6 +27,7 @@ from sphereface_jax.reports.plot import (
     make_figure,
     percent_axis,
     steps,
+    titled,
     tone,
     vertical,
 )
@@ -29,7 +36,7 @@ from sphereface_jax.reports.run_record import RunRecord, Score
 _FARS = (1e-1, 1e-2, 1e-3)
 _BIN = 2.0
 _MOST_POINTS = 400
-_RATES = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
+_RATES = (0.001, 0.01, 0.05, 0.2, 0.5, 0.8)
 _PROBIT = NormalDist().inv_cdf
 
 
@@ -77,9 +84,8 @@ def _angles(run: RunRecord, title: str, *, alone: bool) -> Plot:
         xaxis=axis("angle between the two embeddings", ticksuffix="°"),
         yaxis=percent_axis("share of the pairs", rangemode="tozero"),
     )
-    of_run = "" if alone else f"{run.name}: "
     return Plot(
-        f"{of_run}angles of the pairs of {title}",
+        titled("" if alone else run.name, f"angles of the pairs of {title}"),
         "Two hills that do not meet would be a perfect run. What lies left of the threshold under "
         "the orange hill is falsely accepted, what lies right of it under the blue one falsely "
         "rejected.",
@@ -102,32 +108,21 @@ def roc_plots(runs: Sequence[RunRecord], title: str) -> list[Plot]:
     ]
     error = equal_error_rate(first)
     rates = tar_at_far(first, _FARS)
-    dashed = [(*curve, DASHES[place % len(DASHES)]) for place, curve in enumerate(curves)]
-    roc = [
-        line(*_thin(curve), name, number, line={"dash": dash, "shape": "hv"})
-        for name, number, curve, dash in dashed
-    ]
     smallest = min(float(curve.far[curve.far > 0][0]) for _, _, curve in curves)
-    far = np.geomspace(smallest, 1, 60)
-    roc.append(line(far, far, "chance", "soft", line={"dash": "dot", "width": 1}))
-    shown = [value for value in _FARS if value >= smallest]
-    roc.append(
-        _points(
-            shown,
-            [rates[f"1e{int(np.log10(value))}"] for value in shown],
-            f"{first_name} at FAR 10⁻¹, 10⁻², 10⁻³",
-            first_number,
-        )
-    )
-    det = [
-        line(*_det(curve), name, number, line={"dash": dash})
-        for name, number, curve, dash in dashed
-    ]
+    roc, det = [_chance(smallest)], []
+    for place, (name, number, curve) in enumerate(curves):
+        dash = DASHES[place % len(DASHES)]
+        roc.append(line(*_thin(curve), name, number, line={"dash": dash, "shape": "hv"}))
+        det.append(line(*_det(curve), name, number, line={"dash": dash}))
+    reached = [far for far in _FARS if far >= smallest]
+    if reached:
+        tars = [rates[far_name(far)] for far in reached]
+        roc.append(_points(reached, tars, "operating points", first_number))
     det.append(
         _points([_probit(error)], [_probit(error)], f"equal error {error:.1%}", first_number)
     )
     for point, number in stored:
-        where = f"{runs[number].name}'s threshold" if len(runs) > 1 else "stored threshold"
+        where = f"threshold of {runs[number].name}" if len(runs) > 1 else "stored threshold"
         far_here, frr_here = point["false_accept_rate"], point["false_reject_rate"]
         if 0 < far_here < 1:
             roc.append(_points([far_here], [1 - frr_here], where, number, "x"))
@@ -136,19 +131,33 @@ def roc_plots(runs: Sequence[RunRecord], title: str) -> list[Plot]:
     return [_roc(roc, title, first_name, rates), _det_plot(det, title, first_name, error)]
 
 
+def _chance(smallest: float) -> go.Scatter:
+    far = np.geomspace(smallest, 1, 60)
+    dotted = {"dash": "dot", "width": 1}
+    return line(far, far, "chance", "soft", line=dotted, showlegend=False)
+
+
 def _roc(traces: list[go.Scatter], title: str, name: str, rates: dict[str, float]) -> Plot:
     said = ", ".join(f"{rate:.1%} at FAR {far}" for far, rate in rates.items())
     figure = make_figure(
         traces,
-        xaxis=axis("false accept rate", type="log", dtick=1, exponentformat="power"),
+        xaxis=axis(
+            "false accept rate",
+            type="log",
+            tickvals=[10.0**-power for power in range(7)],
+            ticktext=["1", "10⁻¹", "10⁻²", "10⁻³", "10⁻⁴", "10⁻⁵", "10⁻⁶"],
+        ),
         yaxis=percent_axis("true accept rate", range=[0, 1.02]),
+        legend={"orientation": "v", "x": 0.99, "xanchor": "right", "y": 0.02, "yanchor": "bottom"},
     )
     return Plot(
         f"ROC on {title}",
         "Higher and further left is better. Read it where you would work: a door that lets one "
-        "stranger in a thousand pass is at 10⁻³. The leftmost steps rest on very few pairs.",
+        "stranger in a thousand pass is at 10⁻³. Circles are the first curve's at 10⁻¹, 10⁻², "
+        "10⁻³; the leftmost steps rest on very few pairs.",
         f"Receiver operating characteristic on {title}; true accept rate of {name}: {said}.",
         figure,
+        height=23,
     )
 
 
@@ -156,13 +165,14 @@ def _det_plot(traces: list[go.Scatter], title: str, name: str, error: float) -> 
     ticks = {
         "tickvals": [_probit(rate) for rate in _RATES],
         "ticktext": [f"{100 * rate:g} %" for rate in _RATES],
-        "zeroline": False,
+        "tickangle": 0,
     }
     low, high = _probit(0.0007), _probit(0.85)
     figure = make_figure(
         traces,
         xaxis=axis("false accepts", range=[low, high], **ticks),
         yaxis=axis("false rejects", range=[low, high], **ticks),
+        legend={"orientation": "v", "x": 0.99, "xanchor": "right", "y": 0.98, "yanchor": "top"},
     )
     return Plot(
         f"DET on {title}",
@@ -170,6 +180,7 @@ def _det_plot(traces: list[go.Scatter], title: str, name: str, error: float) -> 
         "Gaussian scores. The circle is where both errors are equal.",
         f"Detection error trade-off on {title}; the equal error rate of {name} is {error:.1%}.",
         figure,
+        height=23,
     )
 
 
@@ -276,8 +287,7 @@ def protocol_plot(runs: Sequence[RunRecord]) -> Plot | None:
         return None
     figure = make_figure(
         traces,
-        xaxis={"title": {"text": "accuracy"}, "tickformat": ".0%"},
-        yaxis={"automargin": True},
+        xaxis=axis("accuracy", tickformat=".3~p"),
         showlegend=len(traces) > 1,
     )
     return Plot(
@@ -287,6 +297,8 @@ def protocol_plot(runs: Sequence[RunRecord]) -> Plot | None:
         "nothing.",
         "; ".join(said) + ".",
         figure,
+        wide=True,
+        height=6 + 2 * len({label for trace in traces for label in trace.y}),
     )
 
 

@@ -17,11 +17,12 @@ from sphereface_jax.reports.plot import (
     make_figure,
     percent_axis,
     steps,
+    titled,
     tone,
 )
 from sphereface_jax.reports.run_record import RunRecord
 
-_BALL = 0.985
+_BALL, _LIFTED = 0.985, 1.012
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -81,7 +82,7 @@ def sphere_plot(title: str, evidence: PeopleEvidence) -> Plot | None:
     traces: list[Any] = [_ball(), *_graticule()]
     for number, name in enumerate(evidence.shown.tolist()):
         points = view.points[evidence.shown_index == number]
-        traces.append(_scatter(points, name, number, size=3.5))
+        traces.append(_scatter(_LIFTED * points, name, number, size=4.5))
         if len(view.prototypes):
             ray = np.stack([np.zeros(3), 1.18 * view.prototypes[number]])
             traces.append(_ray(ray, f"prototype of {name}", number))
@@ -93,8 +94,8 @@ def sphere_plot(title: str, evidence: PeopleEvidence) -> Plot | None:
             "yaxis": hidden,
             "zaxis": hidden,
             "aspectmode": "cube",
-            "dragmode": "orbit",
-            "camera": {"eye": {"x": 1.15, "y": 0.0, "z": 0.42}},
+            "dragmode": "turntable",
+            "camera": {"eye": _best_view(view.points)},
         },
         showlegend=False,
         margin={"l": 0, "r": 0, "t": 0, "b": 0},
@@ -108,6 +109,14 @@ def sphere_plot(title: str, evidence: PeopleEvidence) -> Plot | None:
         wide=True,
         spins=True,
     )
+
+
+def _best_view(points: NDArray[np.float64]) -> dict[str, float]:
+    """The place around the equator from which the most points are to be seen, a little above it."""
+    turns = np.radians(np.arange(0, 360, 10))
+    eyes = np.stack([1.2 * np.cos(turns), 1.2 * np.sin(turns), np.full(len(turns), 0.36)], axis=1)
+    x, y, z = eyes[np.argmax((points @ eyes.T > 0.5).sum(axis=0))].tolist()
+    return {"x": x, "y": y, "z": z}
 
 
 def _sphere_caption(evidence: PeopleEvidence, view: Projection) -> str:
@@ -135,10 +144,9 @@ def _ball() -> go.Surface:
         z=_BALL * np.cos(polar),
         surfacecolor=np.zeros(polar.shape, np.uint8),
         showscale=False,
-        opacity=0.82,
         hoverinfo="skip",
         contours={each: {"highlight": False} for each in "xyz"},
-        lighting={"ambient": 0.86, "diffuse": 0.25, "specular": 0.04, "roughness": 0.9},
+        lighting={"ambient": 1, "diffuse": 0, "specular": 0, "fresnel": 0},
         meta=tone("ball"),
     )
 
@@ -153,7 +161,7 @@ def _graticule() -> list[go.Scatter3d]:
         flat = np.stack([np.cos(circle), np.zeros(len(circle)), np.sin(circle)], axis=1)
         rings.append(flat @ _about_z(turn).T)
     gap = np.full((1, 3), np.nan)
-    path = np.concatenate([part for ring in rings for part in (ring * 0.995, gap)])
+    path = np.concatenate([part for ring in rings for part in (ring, gap)])
     return [
         go.Scatter3d(
             x=path[:, 0],
@@ -216,9 +224,8 @@ def people_plot(run: RunRecord, title: str, evidence: PeopleEvidence, *, alone: 
         yaxis=axis("angle to the nearest other person", ticksuffix="°", rangemode="tozero"),
         hovermode="closest",
     )
-    of_run = "" if alone else f"{run.name}: "
     return Plot(
-        f"{of_run}people of {title}",
+        titled("" if alone else run.name, f"people of {title}"),
         "Left is tight, high is alone; a good run is a cloud in the upper left corner. "
         f"{confused:,} of {len(spread):,} people lie on or below the line: somebody else is as "
         "near to them as their own images are.",

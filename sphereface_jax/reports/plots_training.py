@@ -99,8 +99,10 @@ def _panel(panel: _Panel, runs: Sequence[RunRecord]) -> Plot | None:
         smoothed = smooth(y) if panel.smooth else y
         kept = _thin(len(x))
         if alone and panel.smooth:
-            traces.append(line(x[kept], y[kept], "logged", number, line={"width": 1}, opacity=0.28))
-        traces.append(line(x[kept], smoothed[kept], "smoothed" if alone else run.name, number))
+            thin: dict[str, Any] = {"line": {"width": 1}, "opacity": 0.28, "showlegend": False}
+            traces.append(line(x[kept], y[kept], "batch", number, **thin))
+        name = panel.unit if alone else run.name
+        traces.append(line(x[kept], smoothed[kept], name, number, showlegend=not alone))
         ends.append(f"{run.name} ends at {smoothed[-1]:.3g}")
     if not traces:
         return None
@@ -108,14 +110,16 @@ def _panel(panel: _Panel, runs: Sequence[RunRecord]) -> Plot | None:
         traces += _guessing(runs)
     y_axis: dict[str, Any] = axis(panel.unit)
     if panel.log or (panel.key == "learning_rate" and _drops(runs)):
-        y_axis |= {"type": "log", "dtick": 1, "exponentformat": "power"}
+        y_axis |= {"type": "log", "tickformat": "~g"}
+        if min(map(_decades, traces)) > 1.5:
+            y_axis["dtick"] = 1
     if panel.share:
         y_axis |= {"tickformat": ".0%", "range": [0, 1.02]}
     figure = make_figure(
         traces,
         xaxis=axis("step"),
         yaxis=y_axis,
-        showlegend=not alone or len(traces) > 2,
+        showlegend=True,
         hovermode="x unified",
     )
     return Plot(
@@ -142,6 +146,13 @@ def _column(records: Sequence[Numbers], key: str) -> tuple[NDArray, NDArray]:
     rows = [(record["step"], record[key]) for record in records if key in record]
     points = np.array(rows, float).reshape(-1, 2)
     return points[:, 0], points[:, 1]
+
+
+def _decades(trace: Any) -> float:
+    """How many powers of ten a line spans."""
+    y = np.asarray(trace.y, float)
+    y = y[y > 0]
+    return float(np.log10(y.max() / y.min())) if len(y) else 0.0
 
 
 def _thin(count: int) -> NDArray[np.int64]:

@@ -3,7 +3,7 @@
 Each takes all runs of a page. What was not measured is said in a sentence that names the command.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sphereface_jax.reports.hard_pairs import hard_pairs
@@ -18,19 +18,48 @@ from sphereface_jax.reports.html import (
     section,
     table,
 )
+from sphereface_jax.reports.plot import titled
 from sphereface_jax.reports.plots_errors import angle_plots, protocol_plot, roc_plots
 from sphereface_jax.reports.plots_geometry import people_plot, prototype_plot, sphere_plot
 from sphereface_jax.reports.plots_training import training_plots
-from sphereface_jax.reports.run_record import RunRecord, Score, flatten
-from sphereface_jax.reports.summary import loss_name
+from sphereface_jax.reports.protocol_tables import table_of_many, tables_of_one
+from sphereface_jax.reports.run_record import RunRecord, flatten
+from sphereface_jax.reports.summary import last_step, loss_name
 
 _MOST_SPHERES = 4
 _LOOSEST = 8
-_RANKS = ("1", "5", "10")
 
 
 def _command(run: RunRecord, rest: str) -> str:
     return f"`sphereface evaluate {run.folder} {rest}`"
+
+
+def _missing(
+    runs: Sequence[RunRecord],
+    has: Callable[[RunRecord], Any],
+    sentence: Callable[[RunRecord], str],
+) -> list[str]:
+    """A sentence for each run that lacks something, with its name where there are several."""
+    return [
+        absent(sentence(run) if len(runs) == 1 else f"{run.name}: {sentence(run)}")
+        for run in runs
+        if not has(run)
+    ]
+
+
+def _outdated(runs: Sequence[RunRecord]) -> list[str]:
+    """A sentence for each run that was trained on after it was tested."""
+    said = []
+    for run in runs:
+        steps = {int(pairs.step) for pairs in run.pairs.values()}
+        steps |= {int(people.step) for people in run.people.values()}
+        now = last_step(run)
+        if steps and now > max(steps):
+            said.append(absent(
+                f"{run.name} was tested at step {max(steps):,} and is at step {now:,}: "
+                "evaluate it again."
+            ))  # fmt: skip
+    return said
 
 
 def configuration(runs: Sequence[RunRecord]) -> str:
@@ -100,20 +129,21 @@ def sphere(runs: Sequence[RunRecord], *, faces: bool) -> str:
     """The hypersphere in three dimensions."""
     parts, drawn = [], 0
     for run in runs:
-        sets = {"people learnt": run.training}
+        if run.config["model"]["embedding_dim"] < 3:
+            parts.append(absent(f"The embeddings of {run.name} have too few dimensions for it."))
+        sets = {"people it learnt": run.training}
         if run.main_people is not None:
             name, evidence = run.main_people
-            sets[f"people of {name}, never seen"] = evidence
-        of_run = "" if len(runs) == 1 else f"{run.name}: "
+            sets[f"people of {name}"] = evidence
+        of_run = "" if len(runs) == 1 else run.name
         for title, people in sets.items():
-            plot = None if people is None else sphere_plot(f"{of_run}{title}", people)
+            plot = None if people is None else sphere_plot(titled(of_run, title), people)
             if plot is None or people is None or drawn >= _MOST_SPHERES:
                 continue
             drawn += 1
             parts.append(plot_figure(plot, _legend(people, faces=faces)))
-    if not parts:
-        parts = [absent(_no_sphere(runs[0]))]
-    elif drawn == _MOST_SPHERES and len(runs) > 2:
+    parts += _missing(runs, lambda run: run.training or run.people, _no_sphere)
+    if drawn == _MOST_SPHERES and len(runs) > 2:
         parts.append(absent("A browser turns a few spheres at a time: further ones are left out."))
     lead = (
         "A margin loss puts faces on a hypersphere, where the angle between two of them is all "
@@ -123,8 +153,6 @@ def sphere(runs: Sequence[RunRecord], *, faces: bool) -> str:
 
 
 def _no_sphere(run: RunRecord) -> str:
-    if run.config["model"]["embedding_dim"] < 3:
-        return "The embeddings have fewer than three dimensions: there is no sphere to draw."
     rest = _command(run, "--images DIR")
     return f"No embeddings were kept yet. {rest} on a folder of named people draws the sphere."
 
@@ -146,107 +174,33 @@ def decisions(runs: Sequence[RunRecord]) -> str:
     """Angles, ROC and DET of every list of pairs."""
     titles = list(dict.fromkeys(title for run in runs for title in run.pairs))
     lead = "Whether two images show one person, decided by the angle between them alone."
-    if not titles:
-        command = _command(runs[0], "--pairs pairs.txt --images DIR")
-        return section("decisions", "Same or different", lead, absent(
-            f"No scores of pairs were kept yet. {command} measures and keeps them."
-        ))  # fmt: skip
-    drawn = [plot for t in titles for plot in (*angle_plots(runs, t), *roc_plots(runs, t))]
-    return section("decisions", "Same or different", lead, plots(drawn))
+    parts = _outdated(runs)
+    for title in titles:
+        parts += [plots(angle_plots(runs, title)), plots(roc_plots(runs, title))]
+    parts += _missing(runs, lambda run: run.pairs, _no_scores)
+    return section("decisions", "Same or different", lead, *parts)
+
+
+def _no_scores(run: RunRecord) -> str:
+    command = _command(run, "--pairs pairs.txt --images DIR")
+    return f"No scores of pairs were kept yet. {command} measures and keeps them."
 
 
 def protocols(runs: Sequence[RunRecord]) -> str:
     """Every number of every protocol."""
     lead = "A number means little without its protocol, so every one has its name beside it."
-    if not any(run.scores for run in runs):
-        command = _command(runs[0], "--pairs pairs.txt --images DIR")
-        body = absent(f"The run has not been evaluated. {command} scores it by every protocol.")
-        return section("protocols", "Protocols side by side", lead, body)
-    plot = protocol_plot(runs)
-    tables = _protocols_of_one(runs[0]) if len(runs) == 1 else [_protocols_of_many(runs)]
-    drawn = plots([plot]) if plot is not None else ""
-    return section("protocols", "Protocols side by side", lead, drawn, *tables)
-
-
-def _protocols_of_one(run: RunRecord) -> list[str]:
-    deciding = [score for score in run.scores if score.verifies]
-    finding = [score for score in run.scores if "rank_k" in score.numbers]
     tables = []
-    if deciding:
-        places = {score.on for score in deciding}
-        where = f" on {places.pop()}" if len(places) == 1 else ""
-        fars = list(dict.fromkeys(f for s in deciding for f in s.numbers.get("tar_at_far", {})))
-        headings = ["protocol", "on", "accuracy", "95 % interval", "AUC", "EER"]
-        headings += [f"TAR at {far}" for far in fars] + ["mirror", "threshold"]
-        rows = [_verification_row(score, fars) for score in deciding]
-        if where:
-            headings, rows = headings[:1] + headings[2:], [row[:1] + row[2:] for row in rows]
-        optimistic = any(score.numbers.get("optimistic") for score in deciding)
-        note = "; * its threshold is chosen on the pairs it is scored on" * optimistic
-        tables.append(table(headings, rows, caption=f"Verification{where}{note}"))
-    if finding:
-        headings = ["protocol", "on", "rank 1", "rank 5", "rank 10", "searches", "DIR at FAR"]
-        rows = [_identification_row(score) for score in finding]
-        tables.append(table(headings, rows, caption="Identification: who is it?"))
-    return tables
+    if any(run.scores for run in runs):
+        tables = tables_of_one(runs[0]) if len(runs) == 1 else [table_of_many(runs)]
+    plot = protocol_plot(runs)
+    drawn = plots([plot]) if plot is not None else ""
+    missing = _missing(runs, lambda run: run.scores, _not_evaluated)
+    return section("protocols", "Protocols side by side", lead, drawn, *tables, *missing)
 
 
-def accuracy(score: Score) -> str:
-    """The accuracy of a protocol with its spread."""
-    spread = score.numbers.get("accuracy_std")
-    star = "*" if score.numbers.get("optimistic") else ""
-    said = f"{score.numbers['accuracy_10_fold']:.2%}"
-    return said + (f" ± {spread:.2%}" if spread is not None else "") + star
-
-
-def _verification_row(score: Score, fars: Sequence[str]) -> list[str]:
-    numbers = score.numbers
-    interval = numbers.get("intervals_95", {}).get("accuracy_10_fold")
-    return [
-        score.protocol,
-        score.on,
-        accuracy(score),
-        f"{100 * interval[0]:.1f} – {interval[1]:.1%}" if interval else "–",
-        f"{numbers['auc']:.4f}",
-        f"{numbers['equal_error_rate']:.2%}",
-        *(f"{numbers['tar_at_far'][far]:.1%}" if far in numbers["tar_at_far"] else "–"
-          for far in fars),
-        numbers["flip"],
-        f"{numbers['threshold']:.3f}",
-    ]  # fmt: skip
-
-
-def _identification_row(score: Score) -> list[str]:
-    numbers = score.numbers
-    alarms = ", ".join(f"{rate:.1%} at {far}" for far, rate in numbers["dir_at_far"].items())
-    ranks = [f"{numbers['rank_k'][k]:.1%}" if k in numbers["rank_k"] else "–" for k in _RANKS]
-    searches = numbers.get("num_searches", 0)
-    return [score.protocol, score.on, *ranks, f"{searches:,}", alarms or "–"]
-
-
-def _protocols_of_many(runs: Sequence[RunRecord]) -> str:
-    by_run = [{(s.protocol, s.on): s for s in run.scores} for run in runs]
-    keys = list(dict.fromkeys(key for each in by_run for key in each))
-    rows = []
-    for protocol, on in keys:
-        cells = [_headline(each.get((protocol, on))) for each in by_run]
-        if any(cells):
-            rows.append([protocol, on, *(cell or "–" for cell in cells)])
-    return table(
-        ["protocol", "on", *(run.name for run in runs)],
-        rows,
-        caption="Accuracy of verification, rank-1 rate of identification",
-    )
-
-
-def _headline(score: Score | None) -> str | None:
-    if score is None:
-        return None
-    if score.verifies:
-        return accuracy(score)
-    if "rank_k" in score.numbers:
-        return f"{score.numbers['rank_k']['1']:.2%} rank 1"
-    return None
+def _not_evaluated(run: RunRecord) -> str:
+    command = _command(run, "--pairs pairs.txt --images DIR")
+    return f"The run has not been evaluated. {command} scores it by every protocol."
 
 
 def mistakes(runs: Sequence[RunRecord], *, faces: bool) -> str:
@@ -275,16 +229,20 @@ def people(runs: Sequence[RunRecord]) -> str:
     prototype = prototype_plot(runs)
     if prototype is not None:
         drawn.append(prototype)
-    sentences = []
-    if not any(run.people for run in runs):
-        command = _command(runs[0], "--images DIR")
-        sentences.append(absent(
-            f"No people were tested yet. {command}, with two images or more of each person, "
-            "measures how compact they are."
-        ))  # fmt: skip
-    if prototype is None:
-        sentences.append(absent(_no_prototypes(runs[0])))
-    return section("people", "People and prototypes", lead, plots(drawn), *sentences, *parts)
+    sentences = [
+        *_missing(runs, lambda run: run.people, _no_people),
+        *_missing(runs, lambda run: run.prototypes, _no_prototypes),
+    ]
+    shown = plots(drawn, small=len(drawn) == 3)
+    return section("people", "People and prototypes", lead, shown, *sentences, *parts)
+
+
+def _no_people(run: RunRecord) -> str:
+    command = _command(run, "--images DIR")
+    return (
+        f"No people were tested yet. {command}, with two images or more of each person, measures "
+        "how compact they are."
+    )
 
 
 def _no_prototypes(run: RunRecord) -> str:

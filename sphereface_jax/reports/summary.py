@@ -6,6 +6,7 @@ from typing import Any
 from sphereface_jax.reports.html import cards, table
 from sphereface_jax.reports.run_record import RunRecord, Score
 
+_MOST = 6
 _LOSSES = {
     "sphereface": "A-Softmax",
     "softmax": "softmax",
@@ -41,7 +42,7 @@ def loss_name(config: Any) -> str:
     """The loss and its margin, in words."""
     loss = config["loss"]
     name = _LOSSES.get(loss["name"], loss["name"])
-    return name if loss["margin"] is None else f"{name}, m = {loss['margin']:g}"
+    return name if loss["margin"] is None else f"{name} (m = {loss['margin']:g})"
 
 
 def last_step(run: RunRecord) -> int:
@@ -52,9 +53,9 @@ def last_step(run: RunRecord) -> int:
 def summary(runs: Sequence[RunRecord]) -> str:
     """Cards for one run, a table for several."""
     if len(runs) == 1:
-        return cards(_headlines(runs[0]))
+        return cards(_headlines(runs[0])[:_MOST])
     headlines = [{name: value for name, value, _ in _headlines(run)} for run in runs]
-    names = list(dict.fromkeys(name for each in headlines for name in each))
+    names = list(dict.fromkeys(name for each in headlines for name in each))[:_MOST]
     rows = [
         [run.name, *(each.get(name, "–") for name in names)]
         for run, each in zip(runs, headlines, strict=True)
@@ -75,7 +76,7 @@ def _headlines(run: RunRecord) -> list[tuple[str, str, str]]:
     if geometry is not None:
         value = f"{geometry.numbers['angular_fisher_score']:.3f}"
         found.append(("Angular Fisher score", value, "within over between; lower is better"))
-    return (found + _training(run))[:6]
+    return found + _training(run)
 
 
 def _verification(score: Score) -> list[tuple[str, str, str]]:
@@ -100,7 +101,7 @@ def _training(run: RunRecord) -> list[tuple[str, str, str]]:
     speeds = [each["images_per_second"] for each in run.metrics if "images_per_second" in each]
     found = [
         ("Training loss", f"{last['loss']:.3f}", step),
-        ("Angle to own prototype", f"{last['target_angle']:.1f}°", "in training, the last batch"),
+        ("Target angle", f"{last['target_angle']:.1f}°", "to the own prototype, the last batch"),
         ("Training accuracy", f"{last['accuracy']:.1%}", "without the margin, the last batch"),
     ]
     if speeds:

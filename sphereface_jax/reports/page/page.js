@@ -46,7 +46,7 @@ function template() {
     },
     legend: {
       orientation: "h", x: 0, xanchor: "left", y: 1.02, yanchor: "bottom",
-      font: { size: 12, color: tone("ink") }, bgcolor: "rgba(0,0,0,0)", itemwidth: 30,
+      font: { size: 12, color: tone("ink") }, bgcolor: tone("panel", 0.85), itemwidth: 30,
     },
     margin: { l: 8, r: 12, t: 8, b: 8 },
   } };
@@ -98,7 +98,7 @@ function turn(figure, canvas) {
     if (!playing || !visible || dragging || document.hidden || now - before < 33) return;
     const passed = Math.min(now - before, 100);
     before = now;
-    const eye = canvas._fullLayout.scene._scene.getCamera().eye;
+    const { eye } = canvas.layout.scene.camera;
     const radius = Math.hypot(eye.x, eye.y);
     const angle = Math.atan2(eye.y, eye.x) + passed * 1.4e-4;
     const next = { x: radius * Math.cos(angle), y: radius * Math.sin(angle), z: eye.z };
