@@ -25,8 +25,9 @@ from sphereface_jax.reports.evidence import (
 from sphereface_jax.reports.html import escape
 from sphereface_jax.reports.plots_geometry import project
 from sphereface_jax.reports.plots_training import smooth
+from sphereface_jax.reports.protocol_tables import tables_of_one
 from sphereface_jax.reports.report import render_report
-from sphereface_jax.reports.run_record import collect_scores
+from sphereface_jax.reports.run_record import RunRecord, Score, collect_scores
 
 PLOTLY = re.compile(r"<script>\s*/\*\*\s*\* plotly\.js.*?</script>", re.S)
 
@@ -78,6 +79,7 @@ def test_people_are_measured_in_degrees() -> None:
     assert found.shown_index.tolist() == [0, 0, 1, 1]
     np.testing.assert_allclose(np.linalg.norm(found.embeddings, axis=1), 1, atol=1e-3)
     assert people_evidence(vectors, ["a", "a", "b", "c", "d"], title="t", step=7) is None
+    assert people_evidence(0 * vectors, ["a", "a", "b", "b", "c"], title="t", step=7) is None
 
 
 def test_prototypes_that_are_orthogonal() -> None:
@@ -174,6 +176,19 @@ def test_the_newest_evaluation_of_a_list_counts() -> None:
     assert found["b", "x"].step == 1
 
 
+def test_protocols_without_an_accuracy_have_their_row_too() -> None:
+    rates = {"tar_at_far": {"1e-4": 0.25}, "auc": 0.75, "equal_error_rate": 0.125}
+    ranks = {"rank_k": {"1": 0.5}, "dir_at_far": {"1e-1": 0.375}}
+    scores = [Score("ijb_1_1", "IJB", 1, rates), Score("ijb_1_n", "IJB", 1, ranks)]
+    verification, identification = tables_of_one(
+        RunRecord(name="run", folder="run", config={}, scores=scores)
+    )
+    for cell in ("ijb_1_1", "0.7500", "12.50%", "25.0%"):
+        assert f">{cell}<" in verification
+    for cell in ("ijb_1_n", "50.0%", "37.5% at 1e-1"):
+        assert f">{cell}<" in identification
+
+
 # ---- the page
 
 
@@ -238,6 +253,14 @@ def test_several_runs_share_a_page(
     assert part is not None
     assert re.findall(r'<th scope="row">(.*?)</th>', part[0]) == ["seed"]
     assert figure_titles(page).count("Loss") == 1
+
+
+def test_a_run_that_went_on_after_its_test_says_so(evaluated: Path) -> None:
+    record = read_run(evaluated, "run")
+    assert "evaluate it again" not in render_report([record])
+    later = [*record.metrics, {**record.metrics[-1], "step": 99}]
+    page = render_report([dataclasses.replace(record, metrics=later)])
+    assert "tested at step 12 and is at step 99: evaluate it again" in page
 
 
 def test_names_from_outside_are_text(evaluated: Path) -> None:

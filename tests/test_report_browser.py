@@ -121,19 +121,14 @@ def test_a_run_without_evaluation_is_silent_too(visit: Any) -> None:
 
 
 def test_the_button_changes_the_colours_of_page_and_plots(visit: Any) -> None:
-    def line_colour() -> str:
-        return seen.ask(
-            "getComputedStyle(document.querySelector('#decisions .scatterlayer .js-line')).stroke"
-        )
-
+    stroke = "getComputedStyle(document.querySelector('#decisions .scatterlayer .js-line')).stroke"
     with visit("evaluated") as seen:
         paper = "getComputedStyle(document.body).backgroundColor"
-        before, line = seen.ask(paper), line_colour()
+        before, line = seen.ask(paper), seen.ask(stroke)
         seen.page.click("#theme")
-        seen.page.wait_for_function("() => document.documentElement.dataset.theme === 'dark'")
-        seen.page.wait_for_timeout(500)
+        seen.page.wait_for_function(f"(line) => {stroke} !== line", arg=line)
+        assert seen.ask("document.documentElement.dataset.theme") == "dark"
         assert seen.ask(paper) != before
-        assert line_colour() != line
         assert seen.said == []
 
 
@@ -145,10 +140,12 @@ def test_the_sphere_turns_unless_motion_is_unwelcome(visit: Any, motion: str) ->
         button = seen.page.locator(".spin").first
         assert button.text_content() == ("Turn" if motion == "reduce" else "Pause")
         before = seen.ask(eye)
-        seen.page.wait_for_timeout(1500)
-        assert (seen.ask(eye) != before) == (motion == "no-preference")
+        if motion == "reduce":
+            seen.page.wait_for_timeout(1500)
+            assert seen.ask(eye) == before
+        else:
+            seen.page.wait_for_function(f"(before) => {eye} !== before", arg=before)
         button.click()
-        seen.page.wait_for_timeout(1500)
         assert (button.text_content() == "Pause") == (motion == "reduce")
 
 

@@ -23,8 +23,8 @@ from sphereface_jax.evaluation.verification import VerificationResult
 from sphereface_jax.reports.evidence import (
     SPHERE_PEOPLE,
     PairEvidence,
+    PeopleEvidence,
     Pictures,
-    PrototypeEvidence,
     choose_shown,
     from_arrays,
     hardest_pairs,
@@ -178,9 +178,9 @@ def keep_training(config: TrainConfig, console: Console) -> None:
     from sphereface_jax.training.input import open_training_data
     from sphereface_jax.training.reporting import counting
 
-    embedder = FaceEmbedder.from_run(config.out)
+    embedder = FaceEmbedder.from_run(config.out.expanduser())
     run = embedder.run
-    kept = load_evidence(run.path, PrototypeEvidence, PROTOTYPES).values()
+    kept = load_evidence(run.path, PeopleEvidence, TRAINING).values()
     if [int(each.step) for each in kept] == [run.step]:
         return
     source, _ = open_training_data(config)

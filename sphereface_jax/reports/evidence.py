@@ -191,8 +191,11 @@ def people_evidence(
       pictures: JPEG bytes of people; those to show are taken.
 
     Returns:
-      The evidence, or None where there are not two people with two images each.
+      The evidence, or None where there are not two people with two images each, or where an
+      embedding is zero or no number and so has no direction.
     """
+    if not (np.isfinite(embeddings).all() and embeddings.any(axis=1).all()):
+        return None
     names, label = np.unique(np.asarray(people, dtype=str), return_inverse=True)
     shown = choose_shown(label)
     if len(shown) < 2:

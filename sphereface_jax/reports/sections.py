@@ -70,7 +70,7 @@ def configuration(runs: Sequence[RunRecord]) -> str:
     headings = ["field", *(run.name for run in runs)]
     whole = f'<div class="config">{table(headings, rows, caption="config.json, every field")}</div>'
     if len(runs) == 1:
-        lead = "What the run was asked to do. The same config gives the same weights, to the bit."
+        lead = "What the run was asked to do."
         body = facts(_choices(runs[0])) + details("Every field of config.json", whole)
         return section("configuration", "Configuration", lead, body)
     differing = [row for row in rows if len(set(row[1:])) > 1 and row[0] != "out"]

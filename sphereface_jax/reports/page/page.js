@@ -78,15 +78,18 @@ async function drawAll() {
     }
     drawn.set(canvas, JSON.parse(figure.querySelector("script").textContent));
     await draw(canvas);
-    if (figure.classList.contains("sphere")) turn(figure, canvas);
     await new Promise((done) => setTimeout(done)); // let the page answer between two figures
   }
   root.dataset.drawn = String(drawn.size);
+  for (const figure of document.querySelectorAll("figure.sphere:has(.spin)")) {
+    turn(figure, figure.querySelector(".canvas"));
+  }
 }
 
 function turn(figure, canvas) {
   const button = figure.querySelector(".spin");
-  let playing = !still.matches, visible = false, dragging = false, before = 0;
+  let playing = !still.matches, visible = false, dragging = false;
+  let before = 0, last = performance.now(), rest = 33;
   const say = () => { button.textContent = playing ? "Pause" : "Turn"; };
   button.addEventListener("click", () => { playing = !playing; say(); });
   still.addEventListener("change", () => { playing = !still.matches; say(); });
@@ -95,7 +98,9 @@ function turn(figure, canvas) {
   new IntersectionObserver(([entry]) => { visible = entry.isIntersecting; }).observe(canvas);
   const frame = (now) => {
     requestAnimationFrame(frame);
-    if (!playing || !visible || dragging || document.hidden || now - before < 33) return;
+    rest = Math.max(33, 2 * (now - last), 0.9 * rest); // a slow machine keeps time for its reader
+    last = now;
+    if (!playing || !visible || dragging || document.hidden || now - before < rest) return;
     const passed = Math.min(now - before, 100);
     before = now;
     const { eye } = canvas.layout.scene.camera;
