@@ -35,6 +35,8 @@ def quickstart(out: Path = Path("runs/quickstart"), *, seed: int = 0) -> None:
 @app.command
 def train(config: Annotated[TrainConfig, arg(name="")]) -> None:
     """Train a network on faces; the same command again goes on where it stopped."""
+    from sphereface_jax.commands.evidence import keep_training
+    from sphereface_jax.commands.report import report as write_report
     from sphereface_jax.training.loop import train as run_training
 
     console = Console(soft_wrap=True)
@@ -44,6 +46,8 @@ def train(config: Annotated[TrainConfig, arg(name="")]) -> None:
         f"accuracy {record['accuracy']:.2%}, target angle {record['target_angle']:.1f}°",
         highlight=False,
     )
+    keep_training(config, console)
+    write_report([config.out], console=console)
 
 
 @app.command
@@ -56,6 +60,25 @@ def evaluate(options: Annotated[EvaluateOptions, arg(name="")]) -> None:
     from sphereface_jax.commands.evaluate import evaluate as run_evaluation
 
     run_evaluation(options, console=Console(soft_wrap=True))
+
+
+@app.command
+def report(
+    runs: Positional[tuple[Path, ...]], *, out: Path | None = None, faces: bool = True
+) -> None:
+    """Write all there is to see of a run, or several side by side, as one HTML page.
+
+    The page is self-contained: it needs no network. It is derived from the runs' files; another
+    call replaces it.
+
+    Args:
+      runs: folders of runs.
+      out: the page; report.html in the first run's folder by default.
+      faces: show the pictures of faces that the runs keep; --no-faces for a page to be published.
+    """
+    from sphereface_jax.commands.report import report as write_report
+
+    write_report(runs, out=out, faces=faces, console=Console(soft_wrap=True))
 
 
 @app.command

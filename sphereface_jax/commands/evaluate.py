@@ -18,10 +18,12 @@ from sphereface_jax.commands.vector_sources import (
     VectorSource,
     refuse_missing,
 )
+from sphereface_jax.data.vectors import FaceVectors
 from sphereface_jax.evaluation.geometry_measures import GeometryResult, prototype_spread
 from sphereface_jax.evaluation.statistics import McNemarResult, mcnemar, verification_intervals
 from sphereface_jax.evaluation.verification import VerificationResult
 from sphereface_jax.reports.tables import print_results, print_rivals
+from sphereface_jax.tasks.people import PeopleTask
 from sphereface_jax.tasks.task import Matched, Result, Task
 from sphereface_jax.training.run_folder import write_json
 
@@ -31,6 +33,7 @@ class Scored:
     """A task's results, and the statistics of those that verify pairs, by protocol."""
 
     task: Task
+    vectors: FaceVectors
     matched: Matched
     results: dict[str, Result]
     intervals: dict[str, dict[str, tuple[float, float]]] = dataclasses.field(default_factory=dict)
@@ -70,8 +73,8 @@ def evaluate(options: EvaluateOptions, *, console: Console) -> None:
         rival = None if options.against is None else _open_source(options.against, console)
         tasks = [task for task, _ in chosen]
         scored = [
-            Scored(task, matched, {name: matched.scorers[name]() for name in names})
-            for (task, names), matched in zip(
+            Scored(task, vectors, matched, {name: matched.scorers[name]() for name in names})
+            for (task, names), (vectors, matched) in zip(
                 chosen, match_tasks(source, tasks, options.allow_missing), strict=True
             )
         ]
@@ -86,15 +89,17 @@ def evaluate(options: EvaluateOptions, *, console: Console) -> None:
         write_json(options.json, numbers)
     if isinstance(source, RunVectors):
         _calibrate(scored, source, options, console)
-        _keep(scored, source, numbers)
+        _keep(scored, source, numbers, console)
 
 
 def _open_source(path: Path, console: Console) -> VectorSource:
     return RunVectors(path, console) if path.is_dir() else StoredVectors(path)
 
 
-def match_tasks(source: VectorSource, tasks: Sequence[Task], allow_missing: bool) -> list[Matched]:
-    """Gives each task its vectors.
+def match_tasks(
+    source: VectorSource, tasks: Sequence[Task], allow_missing: bool
+) -> list[tuple[FaceVectors, Matched]]:
+    """Gives each task its vectors: these, and the task ready to be scored.
 
     Raises:
       FileNotFoundError: something is missing, and that is not allowed.
@@ -103,7 +108,7 @@ def match_tasks(source: VectorSource, tasks: Sequence[Task], allow_missing: bool
     matched = [task.match(each) for task, each in zip(tasks, vectors, strict=True)]
     for task, ready in zip(tasks, matched, strict=True):
         refuse_missing(ready.missing, task.title, allow_missing=allow_missing)
-    return matched
+    return list(zip(vectors, matched, strict=True))
 
 
 def _add_intervals(scored: Sequence[Scored]) -> None:
@@ -127,7 +132,7 @@ def _add_rivals(
 ) -> None:
     deciding = [each for each in scored if each.verified]
     theirs = match_tasks(rival, [each.task for each in deciding], allow_missing)
-    for each, other in zip(deciding, theirs, strict=True):
+    for each, (_, other) in zip(deciding, theirs, strict=True):
         assert each.matched.tested is not None
         assert other.tested is not None
         if not np.array_equal(each.matched.tested.kept, other.tested.kept):
@@ -162,14 +167,48 @@ def _calibrate(
             return
 
 
-def _keep(scored: Sequence[Scored], source: RunVectors, numbers: dict[str, Any]) -> None:
-    """Keeps the numbers with the run, and puts them on its card."""
+def _keep(
+    scored: Sequence[Scored], source: RunVectors, numbers: dict[str, Any], console: Console
+) -> None:
+    """Keeps the numbers with the run, and puts them on its card and into its report."""
+    from sphereface_jax.commands.report import report
     from sphereface_jax.training.model_card import store_evaluation, write_model_card
 
     run = source.run
     title = "-".join(each.task.title for each in scored)
     store_evaluation(run.path, title, {**numbers, "step": run.step})
     write_model_card(run.path)
+    _keep_evidence(scored, source)
+    report([run.path], console=console)
+
+
+def _keep_evidence(scored: Sequence[Scored], source: RunVectors) -> None:
+    """Keeps what the report shows beside numbers."""
+    from sphereface_jax.commands.evidence import keep_pairs, keep_people, keep_prototypes
+
+    run = source.run
+    if run.num_classes:
+        keep_prototypes(run)
+    for each in scored:
+        matched, tested = each.matched, each.matched.tested
+        # Only pairs of single images have an operating point; of others the rows are no images.
+        of_images = tested is not None and matched.operating_point is not None
+        named = tested is not None and tested.people is not None
+        of_people = isinstance(each.task, PeopleTask) or (of_images and named)
+        found = each.task.find_images() if of_images or of_people else None
+        images = {} if found is None else {n: (found.source, i) for i, n in enumerate(found.names)}
+        if tested is not None and each.verified:
+            keep_pairs(
+                run.path,
+                each.task.title,
+                tested.pairs,
+                each.verified,
+                step=run.step,
+                vectors=each.vectors if of_images else None,
+                images=images,
+            )
+        if of_people:
+            keep_people(run.path, each.task.title, each.vectors, step=run.step, images=images)
 
 
 def to_json(

@@ -13,6 +13,8 @@ import numpy as np
 from rich.console import Console
 
 from sphereface_jax.commands.calibration import store_calibration
+from sphereface_jax.commands.evidence import keep_pairs, keep_people, keep_training
+from sphereface_jax.commands.report import report
 from sphereface_jax.data.pipeline import ordered_batches
 from sphereface_jax.data.synthetic import SyntheticFaces
 from sphereface_jax.data.vectors import FaceVectors
@@ -44,6 +46,7 @@ from sphereface_jax.training.run_folder import read_json, read_records, write_js
 from sphereface_jax.training.trainer import make_trainer
 
 STRANGERS, FIRST_STRANGER, VIEWS, PAIRS_PER_FOLD = 300, 2_000_000, 8, 600
+_TEST = "synthetic strangers"
 
 
 def quickstart_config(out: Path, *, seed: int) -> TrainConfig:
@@ -65,7 +68,7 @@ def quickstart_config(out: Path, *, seed: int) -> TrainConfig:
 def quickstart(out: Path, *, seed: int, console: Console) -> None:
     """Trains, scores, draws; a finished run only prints its results.
 
-    Leaves evaluation.json, training_curves.png, angles.png and roc.png in the run's folder.
+    Leaves report.html, evaluation.json and still pictures in the run's folder.
 
     Args:
       out: the run's folder.
@@ -88,6 +91,7 @@ def quickstart(out: Path, *, seed: int, console: Console) -> None:
     )
     for name in ("evaluation.json", "training_curves.png", "angles.png", "roc.png"):
         console.print(f"  {out / name}", highlight=False)
+    report([out], console=console)
 
 
 def _percent(result: dict[str, Any]) -> str:
@@ -110,18 +114,26 @@ def _score(config: TrainConfig, console: Console) -> dict[str, Any]:
     embedder = FaceEmbedder.from_run(config.out)
     with counting(console, "scoring", "images", len(strangers)) as advance:
         embeddings, mirrored = embedder.embed_source(strangers, advance=advance)
-    names = [strangers.describe(index) for index in range(len(strangers))]
+    people = (strangers.identities[label] for label in strangers.labels)
+    names = [f"{person}/{index % VIEWS:02d}" for index, person in enumerate(people)]
     vectors = FaceVectors(names, embeddings, mirrored)
     trained = lfw_authors(vectors.features(), pairs)
     untrained = lfw_authors(_untrained_features(config, strangers), pairs)
     raw_pixels = lfw_authors(_raw_pixels(config, strangers), pairs)
-    print_results({"lfw_authors": trained}, console, title="synthetic strangers")
+    print_results({"lfw_authors": trained}, console, title=_TEST)
     store_calibration(
         config.out,
         operating_point(vectors, pairs),
-        pairs="synthetic strangers",
+        pairs=_TEST,
         step=embedder.run.step,
     )
+    kept: dict[str, Any] = {
+        "step": embedder.run.step,
+        "images": {n: (strangers, i) for i, n in enumerate(names)},
+    }
+    keep_pairs(config.out, _TEST, pairs, {"lfw_authors": trained}, vectors=vectors, **kept)
+    keep_people(config.out, _TEST, vectors, **kept)
+    keep_training(config, console)
     _draw(
         config.out,
         vectors,
@@ -129,7 +141,7 @@ def _score(config: TrainConfig, console: Console) -> dict[str, Any]:
         {"raw pixels": raw_pixels, "untrained": untrained, "trained": trained},
     )
     baselines = {"raw_pixels": raw_pixels.to_json(), "untrained": untrained.to_json()}
-    protocols = {"lfw_authors": trained.to_json()}
+    protocols = {"lfw_authors": {**trained.to_json(), "input": _TEST}}
     return {"protocols": protocols, "pairs": len(pairs), "baselines": baselines}
 
 

@@ -1,0 +1,72 @@
+"""The pairs that a run is most wrong about, as pairs of faces."""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from sphereface_jax.reports.evidence import PairEvidence
+from sphereface_jax.reports.html import absent, escape, jpeg
+from sphereface_jax.reports.plots_errors import threshold_of, to_degrees
+from sphereface_jax.reports.run_record import RunRecord
+
+_SUFFIX = re.compile(r"\.(jpe?g|png|bmp|webp|pgm)$", re.IGNORECASE)
+
+
+def hard_pairs(runs: Sequence[RunRecord], *, faces: bool) -> list[str]:
+    """The hardest pairs of every list of every run, or why there are none to see."""
+    if not any(run.pairs for run in runs):
+        command = f"`sphereface evaluate {runs[0].folder} --pairs pairs.txt --images DIR`"
+        return [absent(f"No pairs were decided yet. {command} finds the hardest ones.")]
+    if not faces:
+        return [absent("This page was made with `--no-faces`: pictures of people are left out.")]
+    parts = []
+    for run in runs:
+        for title, evidence in run.pairs.items():
+            said = title if len(runs) == 1 else f"{run.name}, {title}"
+            parts += _of_list(run, title, evidence, said)
+    return parts
+
+
+def _of_list(run: RunRecord, title: str, evidence: PairEvidence, said: str) -> list[str]:
+    if not len(evidence.pictures):
+        return [absent(f"{said}: its pairs were not of single images, so there is none to show.")]
+    threshold = threshold_of(run, title)
+    accepted = evidence.cosine > threshold
+    kinds = (
+        ("False accepts", "different people above the threshold", accepted & ~evidence.is_same),
+        ("False rejects", "one person at or below the threshold", ~accepted & evidence.is_same),
+    )
+    parts = []
+    for name, meaning, wrong in kinds:
+        cards = [
+            _card(evidence, place, pair)
+            for place, pair in enumerate(evidence.hardest.tolist())
+            if wrong[pair]
+        ]
+        title_line = f"{name} on {said}: {meaning}, {int(wrong.sum()):,} in all"
+        if cards:
+            shown = f'<ul class="pairs">{"".join(cards)}</ul>'
+            parts.append(f"<h3>{escape(title_line)}</h3>{shown}")
+        else:
+            parts.append(absent(f"{name} on {said}: none at a cosine of {threshold:.4f}."))
+    return parts
+
+
+def _card(evidence: PairEvidence, place: int, pair: int) -> str:
+    left, right = evidence.names[2 * place], evidence.names[2 * place + 1]
+    cosine = float(evidence.cosine[pair])
+    angle = float(to_degrees(np.array(cosine)))
+    faces = jpeg(evidence.pictures[2 * place], left) + jpeg(evidence.pictures[2 * place + 1], right)
+    names = " · ".join(escape(_readable(name)) for name in (left, right))
+    return (
+        f'<li><div class="two">{faces}</div><b>{angle:.1f}° <small>cos {cosine:.3f}</small></b>'
+        f"<span>{names}</span></li>"
+    )
+
+
+def _readable(name: str) -> str:
+    """Who and which image: the last part of its path where that says both, else the last two."""
+    folder, _, image = name.rpartition("/")
+    person, image = folder.rpartition("/")[2], _SUFFIX.sub("", image)
+    return (image if image.startswith(person) else f"{person} {image}").replace("_", " ")

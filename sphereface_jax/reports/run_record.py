@@ -1,0 +1,111 @@
+"""What a report knows of a run: plain values read from its folder, nothing to be computed."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from sphereface_jax.reports.evidence import PairEvidence, PeopleEvidence, PrototypeEvidence
+
+Numbers = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """What one protocol measured, as an evaluation's JSON has it.
+
+    Attributes:
+      protocol: its name.
+      on: the list or set that it was measured on.
+      step: of the weights, where known.
+      numbers: what was measured.
+    """
+
+    protocol: str
+    on: str
+    step: int | None
+    numbers: Numbers
+
+    @property
+    def verifies(self) -> bool:
+        """Whether it decides pairs."""
+        return "accuracy_10_fold" in self.numbers
+
+
+@dataclasses.dataclass(frozen=True)
+class RunRecord:
+    """A run as its folder tells it.
+
+    Attributes:
+      name: short, for legends.
+      folder: as the user would type it.
+      config: of config.json.
+      metrics: of metrics.jsonl.
+      validation: of validation.jsonl.
+      finished: whether training has ended.
+      imported: of import.json, where the weights come from elsewhere.
+      scores: of all evaluations, the newest of each name.
+      calibration: of calibration.json.
+      pairs: by list.
+      people: by set.
+      training: of people who were learnt.
+      prototypes: of the head.
+    """
+
+    name: str
+    folder: str
+    config: Mapping[str, Any]
+    metrics: Sequence[Numbers] = ()
+    validation: Sequence[Numbers] = ()
+    finished: bool = False
+    imported: Numbers | None = None
+    scores: Sequence[Score] = ()
+    calibration: Numbers | None = None
+    pairs: Mapping[str, PairEvidence] = dataclasses.field(default_factory=dict)
+    people: Mapping[str, PeopleEvidence] = dataclasses.field(default_factory=dict)
+    training: PeopleEvidence | None = None
+    prototypes: PrototypeEvidence | None = None
+
+    @property
+    def main_people(self) -> tuple[str, PeopleEvidence] | None:
+        """The test with the most images of named people, and its name."""
+        if not self.people:
+            return None
+        return max(self.people.items(), key=lambda item: int(item[1].num_images))
+
+    @property
+    def main_score(self) -> Score | None:
+        """The first protocol that decides pairs."""
+        return next((score for score in self.scores if score.verifies), None)
+
+
+def collect_scores(evaluations: Iterable[Numbers]) -> list[Score]:
+    """The scores of evaluations in JSON, the oldest first; a later one replaces its like.
+
+    An evaluation's `baselines`, such as raw pixels, are scores of that name.
+    """
+    scores: dict[tuple[str, str], Score] = {}
+    for evaluation in evaluations:
+        step = evaluation.get("step")
+        protocols = evaluation.get("protocols", {})
+        where = next((n["input"] for n in protocols.values() if "input" in n), "held-out people")
+        named = [*protocols.items(), *evaluation.get("baselines", {}).items()]
+        for name, numbers in named:
+            on = numbers.get("input", where)
+            scores[name, on] = Score(name.replace("_pixels", " pixels"), on, step, numbers)
+    return list(scores.values())
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested dictionary as one of dotted names.
+
+    Example:
+      >>> flatten({"loss": {"name": "sphereface"}, "seed": 0})
+      {'loss.name': 'sphereface', 'seed': 0}
+    """
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
