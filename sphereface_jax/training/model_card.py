@@ -123,6 +123,7 @@ def _results(run: Path) -> Iterator[str]:
         evaluation = _read(path) or {}
         for name, numbers in evaluation.get("protocols", {}).items():
             where = numbers.get("input", "held-out identities")
+            where += ", detected and aligned" * evaluation.get("align", False)
             said = "; ".join(_headlines(numbers)) or "see the file"
             rows.append(f"| {name} | {where} | {said} | {path.relative_to(run)} |")
     if not rows:
