@@ -16,13 +16,12 @@ is, beside which everything else weighs most.
 """
 
 import contextlib
-import dataclasses
 import functools
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import jax
@@ -44,18 +43,6 @@ from sphereface_jax.training.saved_run import SavedRun
 from sphereface_jax.training.state import make_model
 
 BARE = {1: "forward", 2: "forward_two_views"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Size:
-    """How much is measured."""
-
-    images: int
-    batch_size: int
-    rounds: int
-
-
-PRESETS = {"full": Size(300, 64, rounds=15), "smoke": Size(20, 16, rounds=1)}
 
 
 def untrained(arch: str) -> SavedRun:
@@ -141,7 +128,9 @@ def measure(contestants: dict[str, Callable[[], int]], rounds: int) -> dict[str,
 def main(
     faces: Path | None = None,
     arch: str = "spherenet4",
-    preset: Literal["full", "smoke"] = "full",
+    images: int = 300,
+    batch_size: int = 64,
+    rounds: int = 9,
     out: Path = RESULTS / "embed.json",
 ) -> None:
     """Times every contestant and writes the rates and their shares of the bare forward pass.
@@ -149,34 +138,36 @@ def main(
     Args:
       faces: a folder of aligned 112x112 images, at any depth; synthetic ones by default.
       arch: the network.
-      preset: the size.
+      images: how many of them, an even number.
+      batch_size: of everybody.
+      rounds: how often each contestant runs.
       out: results file.
     """
     cv2.setNumThreads(0)
-    size = PRESETS[preset]
     machine = describe_machine()
     run = untrained(arch)
-    embedder = FaceEmbedder(run, batch_size=size.batch_size)
-    with faces_on_disk(faces, size.images) as (folder, path):
-        images = np.stack([read_image(image) for image in find_image_paths(folder)])
+    embedder = FaceEmbedder(run, batch_size=batch_size)
+    with faces_on_disk(faces, images) as (folder, path):
+        arrays = np.stack([read_image(image) for image in find_image_paths(folder)])
         pack = read_pack(path)
         contestants: dict[int, dict[str, Callable[[], int]]] = {
             1: {
-                BARE[1]: bare_forward(run, images, size.batch_size, 1),
-                "arrays": lambda: len(embedder.embed(images)),
+                BARE[1]: bare_forward(run, arrays, batch_size, 1),
+                "arrays": lambda: len(embedder.embed(arrays)),
                 "folder": lambda: len(embedder.embed(folder)),
             },
             2: {
-                BARE[2]: bare_forward(run, images, size.batch_size, 2),
+                BARE[2]: bare_forward(run, arrays, batch_size, 2),
                 "folder_two_views": lambda: len(embedder.embed(folder, flip=True)),
                 "pack_two_views": lambda: len(embedder.embed_source(pack)[0]),
             },
         }
-        rates = {views: measure(those, size.rounds) for views, those in contestants.items()}
+        rates = {views: measure(those, rounds) for views, those in contestants.items()}
     results: dict[str, Any] = {
         "benchmark": "embed",
         "arch": arch,
-        **dataclasses.asdict(size),
+        "images": len(arrays),
+        "batch_size": batch_size,
         "images_per_second": {},
         "share_of_forward": {},
         "share_of_forward_in_processor_time": {},
