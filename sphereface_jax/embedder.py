@@ -15,7 +15,7 @@ from sphereface_jax.data.aligner import AlignedImages, FaceAligner
 from sphereface_jax.data.images import ImagePaths, find_image_paths, read_image
 from sphereface_jax.data.pipeline import ImageSequence
 from sphereface_jax.data.vectors import FaceVectors
-from sphereface_jax.embedding import embed, embed_images
+from sphereface_jax.embedding import ChosenImages, batch_plan, embed, embed_images
 from sphereface_jax.training.input import face_transform
 from sphereface_jax.training.saved_run import SavedRun, load_run
 
@@ -101,14 +101,19 @@ class FaceEmbedder:
     def _embed_views(
         self, source: ImageSequence, *, mirror: bool, advance: Callable[[int], None]
     ) -> np.ndarray:
-        sizes = (1, min(8, self._batch_size), self._batch_size)
-        return embed_images(
-            functools.partial(self._apply, mirror=mirror),
-            source if self._aligner is None else AlignedImages(source, self._aligner),
-            transform=self._transform,
-            batch_size=next((size for size in sizes if size >= len(source)), sizes[-1]),
-            advance=advance,
-        )
+        if self._aligner is not None:
+            source = AlignedImages(source, self._aligner)
+        parts = [
+            embed_images(
+                functools.partial(self._apply, mirror=mirror),
+                ChosenImages(source, images),
+                transform=self._transform,
+                batch_size=size,
+                advance=advance,
+            )
+            for images, size in batch_plan(len(source), self._batch_size)
+        ]
+        return np.concatenate(parts)
 
     def embed_paths(
         self,

@@ -1,7 +1,8 @@
 """From images to embeddings with a trained network: batches of one shape, mirror images beside."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -103,3 +104,47 @@ def embed_images(
         waiting = embeddings, batch["valid"]
     collect()
     return np.concatenate(done)
+
+
+class ChosenImages:
+    """The images of a sequence at some indices: an `ImageSequence`."""
+
+    def __init__(self, source: ImageSequence, indices: Sequence[int] | np.ndarray):
+        self._source, self._indices = source, indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self._source[int(self._indices[index])]
+
+    def describe(self, index: int) -> str:
+        """As the sequence says it."""
+        return self._source.describe(int(self._indices[index]))
+
+
+def batch_plan(count: int, batch_size: int) -> list[tuple[range, int]]:
+    """Cuts images into parts, each of batches of one size, so that little is padded.
+
+    Whole batches, then batches of 8 for the rest; a single image goes alone. However many counts
+    a network meets, it meets three sizes at most.
+
+    Args:
+      count: of the images.
+      batch_size: the largest.
+
+    Returns:
+      For each part its images and the size of its batches; the last batch may need padding.
+
+    Example:
+      >>> batch_plan(100, 64)
+      [(range(0, 64), 64), (range(64, 100), 8)]
+    """
+    if count == 1:
+        return [(range(1), 1)]
+    small = min(8, batch_size)
+    whole = count // batch_size * batch_size
+    if count - whole > batch_size - small:
+        whole = count
+    parts = [(range(whole), batch_size), (range(whole, count), small)]
+    return [(images, size) for images, size in parts if images]

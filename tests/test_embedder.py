@@ -7,7 +7,6 @@ from pathlib import Path
 import chex
 import numpy as np
 import pytest
-from command import refused
 from faces_on_disk import make_face, write_image
 from rich.console import Console
 from tiny_run import tiny_config
@@ -18,6 +17,7 @@ from sphereface_jax.data.aligner import FaceAligner
 from sphereface_jax.data.alignment import NoFace
 from sphereface_jax.data.images import read_image
 from sphereface_jax.embedder import FaceEmbedder
+from sphereface_jax.embedding import batch_plan
 from sphereface_jax.training.loop import train
 
 SIZE = (24, 16)
@@ -92,18 +92,23 @@ def test_what_is_no_image_is_named(run: Path, images, message: str) -> None:
         FaceEmbedder.from_run(run).embed(images)
 
 
-def test_an_image_without_a_face_is_one_line(
-    run: Path, folder: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_image_without_a_face_is_named(run: Path, folder: Path) -> None:
     class Blind:
         def detect(self, image: np.ndarray) -> list:
             return []
 
-    aligner = FaceAligner(detector=Blind())
-    path = folder / "person" / "0.png"
     with pytest.raises(NoFace, match=r"0\.png: no face found"):
-        FaceEmbedder.from_run(run, aligner=aligner).embed(path)
-    monkeypatch.setattr("sphereface_jax.data.aligner.face_aligner", lambda *args: aligner)
-    out = tmp_path / "x.npz"
-    assert "no face found" in refused(capsys, "embed", run, folder, "--out", out, "--align")
-    assert not list(tmp_path.iterdir())
+        FaceEmbedder.from_run(run, aligner=FaceAligner(detector=Blind())).embed(
+            folder / "person" / "0.png"
+        )
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 16, 64])
+def test_a_plan_covers_every_image_once_and_pads_little(batch_size: int) -> None:
+    sizes = set()
+    for count in range(1, 200):
+        plan = batch_plan(count, batch_size)
+        assert [index for images, _ in plan for index in images] == list(range(count))
+        assert sum(-(-len(images) // size) * size for images, size in plan) < count + 8
+        sizes |= {size for _, size in plan}
+    assert len(sizes) <= 3

@@ -2,21 +2,19 @@
 
 import io
 import json
-from dataclasses import replace
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
-from command import call
+from command import call, refused
 from faces_on_disk import make_face, write_image
-from rich.console import Console
-from tiny_run import tiny_config
 
+from sphereface_jax.data.synthetic import SyntheticFaces
 from sphereface_jax.data.transforms import normalize_pixels
 from sphereface_jax.embedder import FaceEmbedder
 from sphereface_jax.embedding import embed
 from sphereface_jax.interop.safetensors_file import safetensors_bytes
-from sphereface_jax.training.loop import train
 from sphereface_jax.training.saved_run import load_run
 
 torch = pytest.importorskip("torch", reason="PyTorch is in the extra `parity`")
@@ -24,6 +22,9 @@ networks = pytest.importorskip("torch_networks", reason="PyTorch is in the extra
 
 CHANNELS, DIM, SIZE = (4, 8, 8, 16), 6, (40, 32)
 REMAINING = (3, 2)
+TRAINING = ["--data.image-size", *SIZE, "--model.channels", *CHANNELS]
+TRAINING += ["--model.embedding-dim", DIM, "--steps", 1, "--batch-size", 4]
+TRAINING += ["--data.synthetic-views", 4]
 FLAGS = ["--channels", *CHANNELS, "--embedding-dim", DIM, "--image-size", *SIZE]
 NETWORKS = {
     "sphere20a": lambda: networks.Sphere20a(CHANNELS, DIM, REMAINING),
@@ -76,6 +77,32 @@ def test_imported_weights_embed_as_in_pytorch(arch: str, tmp_path: Path) -> None
     assert theirs.std(axis=0).max() > 1e-3 * np.abs(theirs).max()  # the images matter
 
 
+WIDE = (64, 128, 256, 512)
+FULL_WIDTH = {
+    "sphere20a": lambda: networks.Sphere20a(WIDE, 512, (7, 6)),
+    "sfnet20": lambda: networks.SFNet(20, WIDE, 512, (7, 7)),
+    "sfnet20_bn": lambda: networks.SFNet(20, WIDE, 512, (7, 7), norm=True),
+    "iresnet18": lambda: networks.IResNet(18, WIDE, 512, (7, 7)),
+    "mobilefacenet": lambda: networks.MobileFaceNet(WIDE, 512, (7, 7)),
+}
+
+
+@pytest.mark.parity_full
+@pytest.mark.parametrize("arch", FULL_WIDTH)
+def test_at_full_width_cosines_are_those_of_pytorch(arch: str, tmp_path: Path) -> None:
+    network, run = networks.randomized(FULL_WIDTH[arch]()), tmp_path / "run"
+    torch.save(network.state_dict(), tmp_path / "weights.pth")
+    assert call("import", tmp_path / "weights.pth", "--arch", arch, "--out", run) == 0
+    data = load_run(run).config.data
+    faces = SyntheticFaces(8, 1, image_size=data.image_size)
+    images = np.stack([faces[index]["image"] for index in range(8)])
+    both = [embed_here(run, images), embed_there(network, images, data.pixel_divisor)]
+    ours, theirs = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in np.float64(both))
+    np.testing.assert_allclose(ours @ ours.T, theirs @ theirs.T, atol=1e-5, rtol=0)
+    np.testing.assert_allclose((ours * theirs).sum(axis=1), 1, atol=1e-5, rtol=0)
+    assert (theirs @ theirs.T).min() < 0.999  # the images matter
+
+
 def legacy(content: dict) -> bytes:
     file = io.BytesIO()
     torch.save(content, file, _use_new_zipfile_serialization=False)
@@ -123,25 +150,51 @@ def test_other_precisions_become_float32(dtype, tmp_path: Path) -> None:
     )
 
 
-def test_class_weights_come_along_and_training_goes_on(tmp_path: Path) -> None:
+def test_class_weights_come_along_and_training_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     torch.manual_seed(0)
     network = networks.randomized(networks.Sphere20a(CHANNELS, DIM, REMAINING, classes=5))
     torch.save(network.state_dict(), tmp_path / "weights.pth")
-    run = tmp_path / "run"
+    run, tuned = tmp_path / "run", tmp_path / "tuned"
     flags = ["--arch", "sphere20a", "--out", run, *FLAGS]
     assert call("import", tmp_path / "weights.pth", *flags) == 0
     saved = load_run(run)
     theirs = network.fc6.weight.detach().numpy().T
     np.testing.assert_array_equal(saved.prototypes[:5], theirs)
     assert (saved.num_classes, saved.step, saved.prototypes.shape) == (5, 0, (256, DIM))
-    config = tiny_config(tmp_path / "tuned", steps=1, init_from=run, batch_size=4)
-    replaced = {"synthetic_identities": 5, "image_size": SIZE}
-    model = replace(config.model, name="sphere20a", embedding_dim=DIM, channels=CHANNELS)
-    config = replace(config, data=replace(config.data, **replaced), model=model)
-    console = Console(file=io.StringIO(), width=300)
-    assert train(config, console=console)["step"] == 1
-    assert "Starting from the weights of" in console.file.getvalue()
-    assert "new prototypes" not in console.file.getvalue()
+    options = ["--data.synthetic-identities", 5, "--optimizer.learning-rate", 1e-9, *TRAINING]
+    options += ["--model.name", "sphere20a", "--init-from", run]
+    assert call("train", "--out", tuned, *options) == 0
+    said = capsys.readouterr().out
+    assert "Starting from the weights of" in said
+    assert "new prototypes" not in said
+    after = load_run(tuned)
+    assert after.step == 1
+    np.testing.assert_allclose(after.prototypes[:5], theirs, atol=1e-6)
+    np.testing.assert_allclose(embed_here(tuned, pixels()), embed_here(run, pixels()), rtol=1e-4)
+
+
+def test_training_takes_imported_statistics_and_refuses_another_preprocessing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = networks.randomized(networks.SFNet(4, CHANNELS, DIM, REMAINING, norm=True))
+    run, tuned = tmp_path / "run", tmp_path / "tuned"
+    torch.save(network.state_dict(), tmp_path / "weights.pth")
+    flags = ["--arch", "sfnet4_bn", "--out", run, *FLAGS]
+    assert call("import", tmp_path / "weights.pth", *flags) == 0
+    options = ["--out", tuned, "--data.synthetic-identities", 5, *TRAINING, "--init-from", run]
+    options += ["--model.name", "sfnet4_bn"]
+    said = refused(capsys, "train", *options)
+    assert "give this run the latter" in said
+    assert "got weights learnt with --data.color-order rgb --data.pixel-divisor 127.5" in said
+    assert not tuned.exists()
+    preprocessing = ["--data.color-order", "rgb", "--data.pixel-divisor", 127.5]
+    assert call("train", *options, *preprocessing) == 0
+    assert "new prototypes for 5 classes in place of 0" in capsys.readouterr().out
+    before, after = load_run(run).model_state, load_run(tuned).model_state
+    for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
+        assert np.abs(new - old).max() < 0.5 * np.abs(old).max()  # moved on from there, not anew
 
 
 @pytest.mark.parametrize("transposed", [False, True])

@@ -5,16 +5,22 @@ import io
 from pathlib import Path
 
 import numpy as np
+import pytest
 from command import call
 from flax import nnx
 from rich.console import Console
 from tiny_run import tiny_config
 
+from sphereface_jax.evaluation.geometry_measures import embedding_geometry
+from sphereface_jax.evaluation.identification import identification
+from sphereface_jax.evaluation.templates import Templates, ijb_1n, ijb_11, pool_templates
 from sphereface_jax.interop.safetensors_file import safetensors_bytes
 from sphereface_jax.interop.weights import state_dict
 from sphereface_jax.models import MODELS
+from sphereface_jax.training.config import to_dict
 from sphereface_jax.training.loop import train
 from sphereface_jax.training.model_card import store_evaluation, write_model_card
+from sphereface_jax.training.run_folder import write_json
 
 
 def card(run: Path) -> str:
@@ -31,10 +37,10 @@ def test_a_trained_run_says_its_data_loss_and_results(tmp_path: Path) -> None:
     assert "Loss `sphereface` (its defaults)" in text
     assert "None: the run has not been evaluated." in text
     assert "skin colour" in text
-    numbers = {"accuracy_10_fold": 0.875, "auc": 0.9, "input": "pairs.txt"}
+    numbers = {"accuracy_10_fold": 0.875, "auc": 0.9, "equal_error_rate": 0.2, "input": "pairs.txt"}
     store_evaluation(config.out, "../pairs.txt", {"protocols": {"lfw_authors": numbers}})
     write_model_card(config.out)
-    row = "| lfw_authors | pairs.txt | accuracy_10_fold 0.8750, auc 0.9000 |"
+    row = "| lfw_authors | pairs.txt | accuracy 87.50%; AUC 0.9000, EER 20.00% |"
     assert row in card(config.out)
     assert [path.parent.name for path in tmp_path.rglob("*pairs.txt.json")] == ["evaluations"]
 
@@ -57,9 +63,52 @@ def test_evaluate_puts_its_numbers_on_the_card(tmp_path: Path) -> None:
     images = tmp_path / "faces"
     assert call("evaluate", config.out, "--pairs", pairs, "--images", images) == 0
     text = card(config.out)
-    assert "| lfw_authors | pairs.txt | accuracy_10_fold " in text
+    assert "| lfw_authors | pairs.txt | accuracy " in text
+    assert text.count("(optimistic: ") == text.count("| lfw_opensphere |") == 1
     assert "measured on pairs.txt" in text
     assert list((config.out / "evaluations").glob("pairs.txt.json"))
+
+
+UNIT = np.eye(6).repeat(2, axis=0) + 0.1
+PEOPLE = np.arange(6).repeat(2)
+
+
+def templates() -> Templates:
+    return pool_templates(UNIT, np.arange(12), np.zeros(12, int))
+
+
+@pytest.mark.parametrize(
+    ("measure", "said"),
+    [
+        (
+            lambda: identification(UNIT[::2], PEOPLE[::2], UNIT[1:8:2], PEOPLE[1:8:2], fars=[1e-1]),
+            "rank 1: 100.00%, 5: 100.00%, 10: 100.00%, 20: 100.00%; "
+            "TAR at FAR 1e-1: 100.00%; DIR at FAR 1e-1: 100.00%, 1e-2: 100.00%",
+        ),
+        (
+            lambda: ijb_11(templates(), np.arange(0, 11), np.arange(1, 12), np.arange(11) % 2 == 0),
+            "AUC 1.0000, EER 0.00%; TAR at FAR 1e-1: 100.00%, 1e-2: 100.00%",
+        ),
+        (
+            lambda: ijb_1n(
+                templates(),
+                (np.arange(0, 12, 2), PEOPLE[::2]),
+                [(np.arange(1, 8, 2), PEOPLE[1:8:2]), (np.arange(9, 12, 2), PEOPLE[9::2])],
+            ),
+            "rank 1: 100.00%",
+        ),
+        (lambda: embedding_geometry(UNIT, PEOPLE), "angular Fisher score 0.0000; 0.0° to the own"),
+    ],
+    ids=["identification", "template verification", "template identification", "geometry"],
+)
+def test_every_kind_of_protocol_has_numbers_on_the_card(measure, said: str, tmp_path: Path) -> None:
+    write_json(tmp_path / "config.json", to_dict(tiny_config(tmp_path)))
+    numbers = {**measure().to_json(), "input": "people", "probes_left_out": 3}
+    store_evaluation(tmp_path, "people", {"protocols": {"it": numbers}})
+    write_model_card(tmp_path)
+    (row,) = [line for line in card(tmp_path).splitlines() if line.startswith("| it | people |")]
+    assert said in row
+    assert "; 3 probes left out | evaluations/people.json |" in row
 
 
 def test_an_imported_run_claims_no_data(tmp_path: Path) -> None:

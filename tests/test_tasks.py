@@ -1,6 +1,7 @@
 """Every protocol through the command: small sets whose right answers are computed on paper."""
 
 import dataclasses
+import importlib.util
 import io
 import json
 from pathlib import Path
@@ -13,7 +14,7 @@ from faces_on_disk import write_image
 from rich.console import Console
 from tiny_run import tiny_config
 
-from sphereface_jax.data.alignment import align_face
+from sphereface_jax.data.alignment import Detection, align_face
 from sphereface_jax.data.images import encode_png, read_image
 from sphereface_jax.data.packs import write_pack
 from sphereface_jax.data.sources import ImageSequence
@@ -598,6 +599,77 @@ def test_loose_crops_are_aligned_by_their_landmarks(run: Path, tmp_path: Path) -
     assert 0 <= found["ijb_1n"]["rank_k"]["1"] <= 1
 
 
+# ---- photographs
+
+
+class ConstantDetector:
+    """Sees one face in every photograph, at the same place."""
+
+    points = np.array([[8.0, 10], [17, 9], [13, 15], [9, 20], [18, 19]])
+
+    def detect(self, image: np.ndarray) -> list[Detection]:
+        return [Detection(np.array([5.0, 5, 20, 25]), 1.0, self.points)]
+
+
+class BlindDetector:
+    """Sees no face in anything."""
+
+    def detect(self, image: np.ndarray) -> list[Detection]:
+        return []
+
+
+def test_photographs_are_detected_and_aligned(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sphereface_jax.data.mtcnn.MtcnnDetector", ConstantDetector)
+    pairs, folder = people_pairs(tmp_path), people_folder(tmp_path / "photographs")
+    for path in sorted(folder.rglob("*.png")):
+        aligned = tmp_path / "aligned" / path.relative_to(folder)
+        write_image(aligned, align_face(read_image(path), ConstantDetector.points))
+    named = ["--pairs", pairs, "--protocol", "lfw_authors", "--images"]
+    by_hand = evaluate(tmp_path, run, *named, tmp_path / "aligned")
+    assert evaluate(tmp_path, run, *named, folder, "--align") == by_hand
+    assert evaluate(tmp_path, run, *named, folder) != by_hand
+    stored = json.loads((run / "evaluations" / "pairs.txt.json").read_text())
+    assert stored["align"] is False
+    evaluate(tmp_path, run, *named, folder, "--align")
+    card = (run / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "| lfw_authors | pairs.txt, detected and aligned | accuracy" in card
+
+
+@pytest.mark.parametrize("command", ["embed", "compare", "evaluate"])
+def test_a_photograph_without_a_face_is_refused_and_nothing_written(
+    command: str,
+    run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sphereface_jax.data.mtcnn.MtcnnDetector", BlindDetector)
+    pairs, folder = people_pairs(tmp_path), people_folder(tmp_path / "photographs")
+    first = folder / "P0" / "P0_0001.png"
+    given = {
+        "embed": [folder, "--out", tmp_path / "out.npz"],
+        "compare": [first, first],
+        "evaluate": ["--pairs", pairs, "--images", folder, "--json", tmp_path / "out.json"],
+    }
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    said = refused(capsys, command, run, *given[command], "--align")
+    assert f"{first}: no face found" in said
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+    assert {path.name for path in tmp_path.iterdir()} == {"pairs.txt", "photographs"}
+
+
+def test_mtcnn_itself_sees_no_face_on_a_wall(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if importlib.util.find_spec("mtcnn") is None:
+        pytest.skip("MTCNN's weights are in the extra `detect`")
+    wall = tmp_path / "wall.png"
+    write_image(wall, np.full((60, 60, 3), 150, np.uint8))
+    assert f"{wall}: no face found" in refused(capsys, "compare", run, wall, wall, "--align")
+
+
 # ---- options
 
 
@@ -618,6 +690,10 @@ def test_options_that_do_not_go_together(
     nowhere = tmp_path / "none" / "out.json"
     assert "expected a folder to write" in said("--embeddings", vectors, "--json", nowhere)
     assert "got 'megaface'" in said("--embeddings", vectors, "--protocol", "megaface")
+    assert "got no --images" in said("--embeddings", vectors, "--align")
+    folder = ["--images", tmp_path, "--align"]
+    assert "got --pack, whose faces are" in said(run, "--pack", tmp_path / "p.bin", *folder)
+    assert "got --ijb, whose landmarks do it" in said(run, "--ijb", tmp_path, *folder)
 
 
 def test_pairs_need_a_folder_only_to_find_images(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def zip_of(path: Path, program: bytes, **entries: bytes) -> Path:
     return path
 
 
-@pytest.mark.parametrize("kind", ["zip", "plain"])
+@pytest.mark.parametrize("kind", ["zip", "legacy", "plain"])
 def test_code_is_refused_and_not_run(
     kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -98,6 +98,10 @@ def test_code_is_refused_and_not_run(
     path.write_bytes(program)
     if kind == "zip":
         zip_of(path, program)
+    if kind == "legacy":
+        parts = (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})
+        header = b"".join(pickle.dumps(part, protocol=2) for part in parts)
+        path.write_bytes(header + program + pickle.dumps([], protocol=2))
     said = refused(capsys, "import", path, "--arch", "sfnet4", "--out", tmp_path / "run")
     assert str(path) in said
     assert "mkdir, which is never run" in said
@@ -151,6 +155,19 @@ def test_truncation_at_any_byte_is_one_error(suffix: str, tmp_path: Path) -> Non
         with pytest.raises(ValueError, match=r"weights\.") as caught:
             read_tensors(path)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", ["pt", "pth", "safetensors"])
+@pytest.mark.parametrize("kept", [0.0, 0.01, 0.5, 0.999])
+def test_a_truncated_file_makes_no_run(
+    suffix: str, kept: float, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encode = safetensors_bytes if suffix == "safetensors" else torch_file_bytes
+    whole, path = encode(weights_of("sfnet4")), tmp_path / f"weights.{suffix}"
+    path.write_bytes(whole[: int(kept * len(whole))])
+    flags = ["--arch", "sfnet4", "--out", tmp_path / "run", *FLAGS]
+    assert str(path) in refused(capsys, "import", path, *flags)
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
 
 @pytest.mark.parametrize(
@@ -213,6 +230,6 @@ def test_another_architecture_a_missing_file_and_a_full_folder_are_refused(
     assert "found none" in refused(capsys, "import", tmp_path / "no.pt", *flags)
     wrong = ["--arch", "resnet", "--out", out]
     assert "--arch: expected one of" in refused(capsys, "import", path, *wrong)
-    assert not out.exists()
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
     assert call("import", path, *flags) == 0
     assert "does not exist yet" in refused(capsys, "import", path, *flags)

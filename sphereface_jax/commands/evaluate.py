@@ -68,9 +68,9 @@ def evaluate(options: EvaluateOptions, *, console: Console) -> None:
     stored = None if options.embeddings is None else StoredVectors(options.embeddings)
     with _search_bar(console) as progress:
         chosen = choose_tasks(options, stored, progress)
-        source = stored if options.run is None else RunVectors(options.run, console)
+        source = stored if options.run is None else _open_source(options.run, options, console)
         assert source is not None
-        rival = None if options.against is None else _open_source(options.against, console)
+        rival = None if options.against is None else _open_source(options.against, options, console)
         tasks = [task for task, _ in chosen]
         scored = [
             Scored(task, vectors, matched, {name: matched.scorers[name]() for name in names})
@@ -84,7 +84,7 @@ def evaluate(options: EvaluateOptions, *, console: Console) -> None:
     if rival is not None:
         _add_rivals(scored, source, rival, options.allow_missing)
     _print(scored, source, rival, console)
-    numbers = to_json(scored, source, rival)
+    numbers = {**to_json(scored, source, rival), "align": options.align}
     if options.json is not None:
         write_json(options.json, numbers)
     if isinstance(source, RunVectors):
@@ -92,8 +92,8 @@ def evaluate(options: EvaluateOptions, *, console: Console) -> None:
         _keep(scored, source, numbers, console)
 
 
-def _open_source(path: Path, console: Console) -> VectorSource:
-    return RunVectors(path, console) if path.is_dir() else StoredVectors(path)
+def _open_source(path: Path, options: EvaluateOptions, console: Console) -> VectorSource:
+    return RunVectors(path, console, align=options.align) if path.is_dir() else StoredVectors(path)
 
 
 def match_tasks(

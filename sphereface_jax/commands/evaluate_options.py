@@ -35,6 +35,8 @@ class EvaluateOptions:
     """Score an .npz file of embeddings, taken as they are, or a folder of MegaFace's features."""
     images: Path | None = None
     """Folder of the images that a list names; alone, of people: <Name>/<image>."""
+    align: bool = False
+    """Detect and align each face of --images first."""
     pairs: Path | None = None
     """A list of pairs in LFW's format."""
     pack: tuple[Path, ...] = ()
@@ -99,7 +101,14 @@ class EvaluateOptions:
             raise ValueError(
                 f"--images: expected the folder of the images of {self.lists[0]}, got none"
             )
+        self._check_align()
         self._check_outcome()
+
+    def _check_align(self) -> None:
+        if self.align and (self.images is None or self.ijb is not None or self.pack):
+            brought = "--ijb, whose landmarks do it" if self.ijb else "--pack, whose faces are"
+            got = brought if self.ijb or self.pack else "no --images"
+            raise ValueError(f"--align: expected photographs of --images to align, got {got}")
 
     def _check_outcome(self) -> None:
         if self.max_far is not None and not 0 <= self.max_far < 1:

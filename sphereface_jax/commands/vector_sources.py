@@ -56,18 +56,21 @@ class RunVectors:
     Args:
       path: the run's folder.
       console: where to show progress.
+      align: detect and align each face first.
 
     Raises:
-      FileNotFoundError: the folder holds no run, or the run has no checkpoint yet.
+      FileNotFoundError: the folder holds no run, the run has no checkpoint yet, or the detector is
+        not installed.
     """
 
-    def __init__(self, path: Path, console: Console):
+    def __init__(self, path: Path, console: Console, *, align: bool = False):
         # Stored vectors need no network, nor the second that importing it takes.
+        from sphereface_jax.data.aligner import face_aligner
         from sphereface_jax.embedder import FaceEmbedder
 
         self.name = str(path)
         self._console = console
-        self._embedder = FaceEmbedder.from_run(path)
+        self._embedder = FaceEmbedder.from_run(path, aligner=face_aligner() if align else None)
         self.run = self._embedder.run
 
     def vectors_for(self, tasks: Sequence[Task], *, allow_missing: bool) -> list[FaceVectors]:

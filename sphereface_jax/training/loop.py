@@ -22,7 +22,7 @@ from sphereface_jax.training.model_card import write_model_card
 from sphereface_jax.training.partition import shard_batch
 from sphereface_jax.training.reporting import Reporter
 from sphereface_jax.training.run_folder import RunFolder, read_json, write_json
-from sphereface_jax.training.saved_run import start_from
+from sphereface_jax.training.saved_run import check_start, start_from
 from sphereface_jax.training.signals import Interrupted, catch_signals
 from sphereface_jax.training.state import TrainState
 from sphereface_jax.training.trainer import Trainer, make_trainer
@@ -57,6 +57,8 @@ def train(
         result = read_json(run.result)
         console.print(f"{run.path} is finished at step {result['step']}; nothing to do.")
         return result
+    if config.init_from is not None and not run.is_begun:
+        check_start(config)
     source, held_out = open_training_data(config)
     trainer = make_trainer(config, len(source.identities), tx=tx)
     with ExitStack() as stack:

@@ -15,13 +15,7 @@ from sphereface_jax.training.config import TrainConfig
 from sphereface_jax.training.run_folder import read_config, read_json, write_atomically, write_json
 
 _EVALUATIONS = "evaluations"
-_HEADLINES = (
-    "accuracy_10_fold",
-    "accuracy",
-    "auc",
-    "equal_error_rate",
-    "rank_1",
-)
+_RATES = {"tar_at_far": "TAR", "dir_at_far": "DIR"}
 _NOT_MEASURED = """\
 - Accuracy by sex, age, skin colour or origin: the sets that a run is scored on carry no such
   labels, and face recognition is known to err more on groups that its training data lack.
@@ -128,11 +122,10 @@ def _results(run: Path) -> Iterator[str]:
     for path in (run / "evaluation.json", *sorted((run / _EVALUATIONS).glob("*.json"))):
         evaluation = _read(path) or {}
         for name, numbers in evaluation.get("protocols", {}).items():
-            known = [f"{key} {numbers[key]:.4f}" for key in _HEADLINES if key in numbers] or [
-                "see the file"
-            ]
             where = numbers.get("input", "held-out identities")
-            rows.append(f"| {name} | {where} | {', '.join(known)} | {path.relative_to(run)} |")
+            where += ", detected and aligned" * evaluation.get("align", False)
+            said = "; ".join(_headlines(numbers)) or "see the file"
+            rows.append(f"| {name} | {where} | {said} | {path.relative_to(run)} |")
     if not rows:
         yield "None: the run has not been evaluated."
     else:
@@ -145,3 +138,32 @@ def _results(run: Path) -> Iterator[str]:
             f"{point['threshold']:.4f}, measured on {point['pairs']}: false accepts "
             f"{point['false_accept_rate']:.2%}, false rejects {point['false_reject_rate']:.2%}."
         )
+
+
+def _headlines(numbers: dict[str, Any]) -> Iterator[str]:
+    """Yields what a protocol of any kind measured, in a few words each."""
+    if "accuracy_10_fold" in numbers:
+        spread = numbers.get("accuracy_std")
+        text = f"accuracy {numbers['accuracy_10_fold']:.2%}"
+        text += "" if spread is None else f" ± {spread:.2%}"
+        is_optimistic = numbers.get("optimistic", False)
+        yield text + " (optimistic: the threshold was chosen on these pairs)" * is_optimistic
+    if "rank_k" in numbers:
+        yield "rank " + ", ".join(f"{k}: {rate:.2%}" for k, rate in numbers["rank_k"].items())
+    if "equal_error_rate" in numbers:
+        yield f"AUC {numbers['auc']:.4f}, EER {numbers['equal_error_rate']:.2%}"
+    for key, measure in _RATES.items():
+        if rates := numbers.get(key):
+            at = ", ".join(f"{far}: {rate:.2%}" for far, rate in rates.items())
+            yield f"{measure} at FAR {at}"
+    if "angular_fisher_score" in numbers:
+        angles = numbers["angles"]
+        yield (
+            f"angular Fisher score {numbers['angular_fisher_score']:.4f}; "
+            f"{angles['intra_class_mean']:.1f}° to the own mean, "
+            f"{angles['inter_class_nearest_mean']:.1f}° from it to the nearest other person's"
+        )
+    left_out = {name: count for name, count in numbers.items() if name.endswith("_left_out")}
+    for name, count in left_out.items():
+        if count:
+            yield f"{count:,} {name.removesuffix('_left_out').replace('_', ' ')} left out"

@@ -143,8 +143,13 @@ class RunFolder:
                     f"({sorted(names)[0]}); give another --out"
                 )
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether the folder holds a run."""
+        return (self.path / "config.json").is_file()
+
     def _refuse_another_config(self) -> None:
-        if not (self.path / "config.json").is_file():
+        if not self.is_begun:
             return
         changed = [
             line

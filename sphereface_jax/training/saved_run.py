@@ -76,6 +76,33 @@ def load_run(path: Path) -> SavedRun:
     )
 
 
+def check_start(config: TrainConfig) -> None:
+    """Refuses to start from a run that cannot be started from, before anything is written.
+
+    Raises:
+      FileNotFoundError: `config.init_from` is no run, or has no checkpoint.
+      ValueError: its network is another one, or learnt from pixels prepared in another way.
+    """
+    assert config.init_from is not None
+    other = read_config(config.init_from)
+    if _network(other) != _network(config):
+        raise ValueError(
+            f"{config.init_from}: expected weights of {_network(config)}, got {_network(other)}; "
+            "give this run the same --model.* and --data.image-size"
+        )
+    ours, theirs = (
+        f"--data.color-order {data.color_order} --data.pixel-divisor {data.pixel_divisor:g}"
+        for data in (config.data, other.data)
+    )
+    if ours != theirs:
+        raise ValueError(
+            f"{config.init_from}: expected weights learnt with {ours}, got weights learnt with "
+            f"{theirs}; give this run the latter"
+        )
+    with Checkpoints(config.init_from / "checkpoints") as checkpoints:
+        checkpoints.progress()
+
+
 def start_from(state: TrainState, config: TrainConfig, num_classes: int) -> tuple[TrainState, str]:
     """Returns a fresh state with the weights of `config.init_from`, and a line on what it took.
 
@@ -83,16 +110,12 @@ def start_from(state: TrainState, config: TrainConfig, num_classes: int) -> tupl
     classes they stay as they were initialised.
 
     Raises:
-      FileNotFoundError: there is no run, or no checkpoint in it.
-      ValueError: that run's network has other shapes than this one's.
+      FileNotFoundError: as `check_start`.
+      ValueError: as `check_start`.
     """
     assert config.init_from is not None
+    check_start(config)
     saved = load_run(config.init_from)
-    if jax.tree.map(jnp.shape, saved.params) != jax.tree.map(jnp.shape, state.params):
-        raise ValueError(
-            f"{saved.path}: expected weights of {_network(config)}, got {_network(saved.config)}; "
-            "give this run the same --model.* and --data.image-size"
-        )
     taken: dict[str, Any] = {"params": saved.params, "model_state": saved.model_state}
     if state.ema_params is not None:
         taken["ema_params"] = saved.params

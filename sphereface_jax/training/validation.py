@@ -7,7 +7,7 @@ import numpy as np
 from flax import nnx
 
 from sphereface_jax.data.sources import FaceSource
-from sphereface_jax.embedding import embed, embed_images
+from sphereface_jax.embedding import ChosenImages, embed, embed_images
 from sphereface_jax.evaluation.pairs import Pairs
 from sphereface_jax.evaluation.pairs_sampling import verification_pairs
 from sphereface_jax.evaluation.verification import lfw_authors
@@ -43,7 +43,7 @@ class Validator:
         used, positions = np.unique(np.concatenate([left, right]), return_inverse=True)
         left, right = np.split(positions, 2)
         self.pairs = Pairs(left, right, is_same=is_same, folds=folds)
-        self._images = _Chosen(source, used)
+        self._images = ChosenImages(source, used)
         self._transform = face_transform(config.data)
         self._batch_size = min(config.batch_size, 64)
         self._graph = graph
@@ -61,19 +61,3 @@ class Validator:
             batch_size=self._batch_size,
         )
         return lfw_authors(embeddings.reshape(len(embeddings), -1), self.pairs).to_json()
-
-
-class _Chosen:
-    """The images of a source at some indices."""
-
-    def __init__(self, source: FaceSource, indices: np.ndarray):
-        self._source, self._indices = source, indices
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return self._source[int(self._indices[index])]
-
-    def describe(self, index: int) -> str:
-        return self._source.describe(int(self._indices[index]))
