@@ -12,9 +12,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.lax import with_sharding_constraint
+from jax.sharding import Mesh, NamedSharding
 
 from sphereface_jax.data.transforms import normalize_pixels
 from sphereface_jax.training.objective import Objective
+from sphereface_jax.training.partition import batch_sharding, replicated
 from sphereface_jax.training.state import TrainState
 from sphereface_jax.training.step_classes import StepClasses
 
@@ -39,9 +42,20 @@ Gradient = Callable[[dict[str, Any], TrainState, StepClasses, jax.Array], BatchG
 
 
 def make_gradient(
-    graph: nnx.GraphDef, objective: Objective, *, pixel_divisor: float = 128.0
+    graph: nnx.GraphDef,
+    objective: Objective,
+    *,
+    pixel_divisor: float = 128.0,
+    mesh: Mesh | None = None,
 ) -> Gradient:
-    """Returns the function (trained, state, classes, images) -> BatchGradient."""
+    """Returns the function (trained, state, classes, images) -> BatchGradient.
+
+    On a mesh it says where the network ends and where its gradient is whole. Left to itself, XLA
+    takes the cuts of the head and of the optimiser into the network and gathers its activations.
+    """
+
+    def place(values: Any, sharding: Callable[[Mesh], NamedSharding]) -> Any:
+        return values if mesh is None else with_sharding_constraint(values, sharding(mesh))
 
     def mean_loss(
         trained: dict[str, Any], state: TrainState, classes: StepClasses, images: jax.Array
@@ -49,6 +63,7 @@ def make_gradient(
         model = nnx.merge(graph, trained["params"], state.model_state, copy=True)
         model.train()
         embeddings = model(normalize_pixels(images, divisor=pixel_divisor))
+        embeddings = place(embeddings, batch_sharding)
         losses, loss_state = objective.loss(
             embeddings,
             trained["prototypes"],
@@ -71,7 +86,7 @@ def make_gradient(
         trained: dict[str, Any], state: TrainState, classes: StepClasses, images: jax.Array
     ) -> BatchGradient:
         by, rest = jax.grad(mean_loss, has_aux=True)(trained, state, classes, images)
-        return rest._replace(by=by)
+        return rest._replace(by=by | {"params": place(by["params"], replicated)})
 
     return gradient
 

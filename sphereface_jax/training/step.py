@@ -29,6 +29,7 @@ def make_train_step(
     clip_norm: float | None = None,
     ema_decay: float = 0.0,
     accumulate: int = 1,
+    mesh: Mesh | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Returns the pure function (state, batch) -> (state, metrics) of one update.
 
@@ -37,7 +38,7 @@ def make_train_step(
     prototype in degrees, mean length of the embeddings, and the gradient's global norm. Where
     classes are sampled, they are those among the sample, which is drawn once for the batch.
     """
-    gradient = make_gradient(graph, objective, pixel_divisor=pixel_divisor)
+    gradient = make_gradient(graph, objective, pixel_divisor=pixel_divisor, mesh=mesh)
     gradient = accumulated(gradient, accumulate)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:

@@ -106,6 +106,7 @@ def make_trainer(
         clip_norm=config.optimizer.clip_norm,
         ema_decay=config.optimizer.ema_decay,
         accumulate=config.accumulate,
+        mesh=mesh if mesh.size > 1 else None,
     )
     return Trainer(
         config=config,
