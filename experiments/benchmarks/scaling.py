@@ -159,7 +159,8 @@ def best_of(rounds: int, function: Callable[[], Any]) -> float:
 
 def rates(config: Config) -> dict[str, float]:
     """Seconds an image of the network, a similarity of the head, a weight of the update."""
-    trainer = trainer_of(dataclasses.replace(config, num_classes=256), MeshConfig(), 16)
+    few_classes = dataclasses.replace(config, num_classes=256)
+    trainer = trainer_of(few_classes, MeshConfig(), config.batch_size)
     state, batch = trainer.init(), batch_of(trainer)
 
     def step() -> Any:
