@@ -26,7 +26,10 @@ ALLOWED = {
     "interop": {"models", "data"},
     "reports": {"evaluation"},
 }
-HEAVY = ("flax", "optax", "grain", "orbax", "tensorflow_datasets", "cv2", "matplotlib", "tyro")
+HEAVY = (
+    *("flax", "optax", "grain", "orbax", "tensorflow_datasets"),
+    *("cv2", "matplotlib", "plotly", "tyro"),
+)
 
 
 def package_imports(path: Path) -> set[str]:

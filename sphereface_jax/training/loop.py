@@ -16,6 +16,7 @@ from sphereface_jax.data.pipeline import make_pipeline
 from sphereface_jax.data.sources import FaceSource
 from sphereface_jax.training.checkpoint import Checkpoints
 from sphereface_jax.training.config import TrainConfig, to_dict
+from sphereface_jax.training.distributed import Agreement, is_main
 from sphereface_jax.training.input import face_transform, open_training_data
 from sphereface_jax.training.ledger import Ledger, NonFiniteLossError
 from sphereface_jax.training.model_card import write_model_card
@@ -40,7 +41,7 @@ def train(
     Args:
       config: of the run.
       tx: an optimiser that takes the place of the config's.
-      console: where to report; the terminal by default.
+      console: where to report; the terminal by default, for the main process.
 
     Returns:
       The metrics of the last step, which result.json holds too.
@@ -50,7 +51,7 @@ def train(
       NonFiniteLossError: the loss stopped being a number; the last good checkpoint stays.
       Interrupted: SIGTERM or Ctrl-C; the state was saved.
     """
-    console = console or Console()
+    console = console or Console(quiet=not is_main())
     run = RunFolder(config)
     run.check()
     if run.result.is_file():
@@ -73,8 +74,9 @@ def train(
         reporter = stack.enter_context(Reporter(run, console, start=start, steps=config.steps))
         validator = Validator(held_out, config, trainer.graph) if held_out is not None else None
         record = _run_steps(trainer, state, source, checkpoints, reporter, validator)
-        write_json(run.result, record)
-        write_model_card(run.path)
+        if is_main():
+            write_json(run.result, record)
+            write_model_card(run.path)
     return record
 
 
@@ -123,6 +125,7 @@ def _run_steps(
         process_count=jax.process_count(),
     )
     ledger = Ledger(config, trainer.objective, reporter)
+    agreed = Agreement(trainer.mesh)
     skipped = 0
     with catch_signals() as caught, closing(pipeline):
         for step in range(start + 1, config.steps + 1):
@@ -131,8 +134,8 @@ def _run_steps(
             state, metrics = trainer.step(state, batch)
             try:
                 ledger.push(step, metrics)
-                last, stop = step == config.steps, caught.signum
-                saves = step % config.checkpoint_every == 0 or last or stop is not None
+                last, stop = step == config.steps, agreed(caught.signum or 0)
+                saves = step % config.checkpoint_every == 0 or last or bool(stop)
                 scores = validator is not None and (step % config.val.every == 0 or last)
                 if saves or scores:
                     ledger.flush()
@@ -145,7 +148,7 @@ def _run_steps(
             if pipeline.skipped > skipped:
                 skipped = pipeline.skipped
                 reporter.warn(f"{skipped} unreadable images were replaced so far")
-            if stop is not None:
+            if stop:
                 checkpoints.wait()
                 raise Interrupted(stop)
     checkpoints.wait()

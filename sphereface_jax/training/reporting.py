@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,6 +21,7 @@ from rich.progress import (
 from rich.text import Text
 from tensorboardX import SummaryWriter
 
+from sphereface_jax.training.distributed import is_main
 from sphereface_jax.training.run_folder import RunFolder, append_record
 
 
@@ -91,13 +93,16 @@ class Stopwatch:
 
 
 class Reporter:
-    """Writes what a run logs to its files and to the terminal."""
+    """Writes what a run logs to its files and to the terminal; the main process alone does."""
 
     def __init__(self, run: RunFolder, console: Console, *, start: int, steps: int):
         self.run = run
         self.console = console
         self._tensorboard = SummaryWriter(
-            str(run.path / "tensorboard"), purge_step=start + 1, flush_secs=30
+            str(run.path / "tensorboard"),
+            purge_step=start + 1,
+            flush_secs=30,
+            write_to_disk=is_main(),
         )
         self._progress = progress_bar(console, "steps")
         self._task = self._progress.add_task("training", total=steps, completed=start)
@@ -121,7 +126,7 @@ class Reporter:
 
     def metrics(self, record: dict[str, Any]) -> None:
         """Logs the metrics of one step."""
-        append_record(self.run.metrics, record)
+        self._append(self.run.metrics, record)
         self._to_tensorboard(record)
         line = (
             f"step {record['step']:>6}  loss {record['loss']:7.4f}  "
@@ -138,7 +143,7 @@ class Reporter:
 
     def validation(self, record: dict[str, Any]) -> None:
         """Logs a score on held-out identities."""
-        append_record(self.run.validation, record)
+        self._append(self.run.validation, record)
         self._to_tensorboard(record, prefix="validation/")
         self.console.print(
             f"step {record['step']:>6}  held-out identities: accuracy "
@@ -149,6 +154,10 @@ class Reporter:
     def warn(self, message: str) -> None:
         """Says something that the user should act on."""
         self.console.print(f"warning: {message}", style="yellow", highlight=False)
+
+    def _append(self, path: Path, record: dict[str, Any]) -> None:
+        if is_main():
+            append_record(path, record)
 
     def _to_tensorboard(self, record: dict[str, Any], prefix: str = "train/") -> None:
         for name, value in record.items():
