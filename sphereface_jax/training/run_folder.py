@@ -121,6 +121,8 @@ class RunFolder:
             ) from error
         self._refuse_another_config()
         write_json(self.path / "config.json", to_dict(self.config))
+        for left in self.path.glob(".*.tmp"):  # by a process that was killed while writing
+            left.unlink()
         return self
 
     def __exit__(
@@ -161,9 +163,3 @@ class RunFolder:
         """Drops what was logged after the step that training resumes from."""
         cut_records(self.metrics, last_step)
         cut_records(self.validation, last_step)
-
-
-def append_record(path: Path, record: dict[str, Any]) -> None:
-    """Appends one JSON object as one line."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
