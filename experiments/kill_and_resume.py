@@ -62,11 +62,12 @@ class Run:
     Attributes:
       folder: of the run, its printed lines and the batches that it took.
       config: of the experiment.
+      processes: of the last start.
     """
 
     folder: Path
     config: Config
-    _processes: list[subprocess.Popen] = field(default_factory=list)
+    processes: list[subprocess.Popen] = field(default_factory=list)
 
     @property
     def out(self) -> Path:
@@ -90,13 +91,13 @@ class Run:
         count, port = self.config.processes, _free_port()
         options = [f"--out={self.out}", f"--steps={self.config.steps}", "--log-every=1"]
         options += [f"--checkpoint-every={self.config.checkpoint_every}", *NETWORK]
-        self._processes = []
+        self.processes = []
         for process in range(count):
             together = [f"--coordinator=127.0.0.1:{port}", f"--num-processes={count}"]
             together += [f"--process-id={process}"]
             with (self.folder / f"printed-{process}.txt").open("w") as printed:
                 noting = [__file__, "train", str(self.folder / f"batches-{process}.jsonl")]
-                self._processes.append(
+                self.processes.append(
                     subprocess.Popen(
                         [sys.executable, *noting, *options, *(together if count > 1 else [])],
                         stdout=printed,
@@ -107,8 +108,8 @@ class Run:
     def kill(self, victims: list[int]) -> None:
         """Kills some processes with SIGKILL; the others end by themselves, or are killed too."""
         for victim in victims:
-            self._processes[victim].kill()
-        for process in self._processes:
+            self.processes[victim].kill()
+        for process in self.processes:
             try:
                 process.wait(PATIENCE)
             except subprocess.TimeoutExpired:
@@ -117,12 +118,12 @@ class Run:
 
     def is_running(self) -> bool:
         """Whether all processes are alive."""
-        return all(process.poll() is None for process in self._processes)
+        return all(process.poll() is None for process in self.processes)
 
     def finish(self) -> None:
         """Starts, and waits for the end of training."""
         self.start()
-        codes = [process.wait() for process in self._processes]
+        codes = [process.wait() for process in self.processes]
         if any(codes):
             sys.exit(f"the run ended with {codes}:\n{self.printed[-4000:]}")
 
@@ -172,16 +173,16 @@ def kill_somewhere(run: Run, where: Where, rng: random.Random) -> Kill:
     run.start()
     if where == "step":
         target = before + rng.randint(5, 3 * run.config.checkpoint_every)
-        _wait(run, lambda: len(run.batches()) >= target)
+        wait(run, lambda: len(run.batches()) >= target and _has_checkpoint(run))
         time.sleep(rng.uniform(0, 0.05))
     elif where == "save":
-        _wait(run, lambda: len(run.batches()) > before)
+        wait(run, lambda: len(run.batches()) > before)
         for _ in range(rng.randint(1, 3)):
-            _wait(run, lambda: not _half_written(run))
-            _wait(run, lambda: bool(_half_written(run)))
+            wait(run, lambda: not _half_written(run))
+            wait(run, lambda: bool(_half_written(run)))
         time.sleep(rng.uniform(0, 0.03))
     else:
-        _wait(run, lambda: _changed(run.out / "config.json") != claimed)
+        wait(run, lambda: _changed(run.out / "config.json") != claimed)
         time.sleep(rng.uniform(0, 0.3))
     everyone = list(range(run.config.processes))
     victims = rng.choice([everyone, [rng.choice(everyone)]])
@@ -315,14 +316,21 @@ class NotingPipeline:
         return getattr(self._pipeline, name)
 
 
-def _wait(run: Run, reached: Callable[[], bool]) -> None:
+def wait(run: Run, reached: Callable[[], bool]) -> None:
+    """Waits until something is so; exits where the run ends before, or takes too long."""
     start = time.monotonic()
     while not reached():
         if not run.is_running():
             sys.exit(f"the run ended before it was killed:\n{run.printed[-4000:]}")
         if time.monotonic() - start > PATIENCE:
             sys.exit(f"the run did not come so far in {PATIENCE} s:\n{run.printed[-4000:]}")
-        time.sleep(0.001)
+        time.sleep(0.002)
+
+
+def _has_checkpoint(run: Run) -> bool:
+    """Whether one is whole, so that the next start restores something."""
+    folder = run.out / "checkpoints"
+    return folder.is_dir() and any(name.isdecimal() for name in os.listdir(folder))
 
 
 def _half_written(run: Run) -> list[str]:

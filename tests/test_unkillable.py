@@ -24,7 +24,8 @@ from rich.console import Console
 from tiny_run import as_flags, tiny_config
 
 from sphereface_jax.data.transforms import normalize_pixels
-from sphereface_jax.training import checkpoint, loop, saving, step
+from sphereface_jax.training import checkpoint, loop, saving
+from sphereface_jax.training import step as update
 from sphereface_jax.training.checkpoint import Checkpoints
 from sphereface_jax.training.config import TrainConfig, ValConfig
 from sphereface_jax.training.fingerprint import fingerprint, is_finite
@@ -391,7 +392,7 @@ def test_a_nan_in_a_batch_is_named_and_the_last_good_state_kept(
         return jnp.where(is_white, jnp.nan, normalize_pixels(images, divisor=divisor))
 
     monkeypatch.setattr(loop, "shard_batch", shard_with_a_white_image)
-    monkeypatch.setattr(step, "normalize_pixels", normalize_white_to_nan)
+    monkeypatch.setattr(update, "normalize_pixels", normalize_white_to_nan)
     with pytest.raises(NonFiniteLossError) as stopped:
         train(config, console=quiet())
     message = str(stopped.value)
