@@ -36,14 +36,14 @@ NETWORK = [
     *("--model.name=spherenet4", "--model.channels", "16", "32", "64", "128"),
     *("--model.embedding-dim=64", "--batch-size=32", "--optimizer.learning-rate=0.05"),
 ]
-PATIENCE = 300  # seconds for a run to come to the moment of its death
+PATIENCE = 1800  # seconds for a run to come to the moment of its death
 
 
 @dataclass(frozen=True)
 class Config:
     """What to try."""
 
-    steps: int = 400
+    steps: int = 300
     """Updates of each run."""
     kills: int = 3
     """How often the second run is killed."""

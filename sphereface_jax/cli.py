@@ -14,7 +14,7 @@ from rich.console import Console
 from tyro.conf import Positional, arg
 
 from sphereface_jax.commands.evaluate_options import EvaluateOptions
-from sphereface_jax.training.config import TrainConfig
+from sphereface_jax.training.config import ProcessConfig, TrainConfig
 
 app = tyro.extras.SubcommandApp()
 
@@ -33,11 +33,15 @@ def quickstart(out: Path = Path("runs/quickstart"), *, seed: int = 0) -> None:
 
 
 @app.command
-def train(config: Annotated[TrainConfig, arg(name="")]) -> None:
+def train(
+    config: Annotated[TrainConfig, arg(name="")], processes: Annotated[ProcessConfig, arg(name="")]
+) -> None:
     """Train a network on faces; the same command again goes on where it stopped."""
+    from sphereface_jax.training.distributed import is_main, join_processes
     from sphereface_jax.training.loop import train as run_training
 
-    console = Console(soft_wrap=True)
+    join_processes(processes)
+    console = Console(soft_wrap=True, quiet=not is_main())
     record = run_training(config, console=console)
     console.print(
         f"{config.out}: step {record['step']}, loss {record['loss']!r}, "

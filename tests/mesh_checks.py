@@ -1,6 +1,7 @@
 """What `test_class_parallel` and `test_sampling` ask of several devices; see `on_devices`."""
 
 import dataclasses
+import io
 import re
 from collections import Counter
 from pathlib import Path
@@ -21,10 +22,12 @@ from cases import (
 )
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
-from tiny_run import tiny_config
+from rich.console import Console
+from tiny_run import folder_config, tiny_config
 
 from sphereface_jax import LOSSES, arcface_loss
 from sphereface_jax.training.config import LossConfig, MeshConfig
+from sphereface_jax.training.loop import train
 from sphereface_jax.training.trainer import make_trainer
 
 
@@ -207,3 +210,10 @@ def unsampled_rows_do_not_move(data, model):
     held = np.clip(300 - np.arange(model) * (512 // model), 0, 512 // model)
     np.testing.assert_array_equal(per_shard, np.minimum(held, 512 // model // 4))
     assert np.isfinite(metrics["loss"])
+
+
+def goes_on_with_a_run(faces, out):
+    """A folder's run, from its newest checkpoint to its end."""
+    config = folder_config(Path(faces), Path(out))
+    mesh = MeshConfig(data=4, model=2, shard_optimizer=True)
+    train(dataclasses.replace(config, mesh=mesh), console=Console(file=io.StringIO()))

@@ -45,7 +45,7 @@ def test_two_kills_end_in_the_same_bits(tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.chaos
 def test_twenty_kills_end_in_the_same_bits(tmp_path: Path) -> None:
-    kills = compare(Config(steps=400, kills=20), tmp_path)
+    kills = compare(Config(steps=300, kills=20), tmp_path)
     assert sum(kill.proof.startswith("left ") for kill in kills) >= 3
     assert sum(kill.proof == "had not said yet where it goes on" for kill in kills) >= 3
 
@@ -72,8 +72,9 @@ def test_sigterm_saves_within_the_grace_period(tmp_path: Path) -> None:
         start = time.monotonic()
         (process,) = run.processes
         process.terminate()
-        assert process.wait(GRACE) == 128 + signal.SIGTERM
+        assert process.wait() == 128 + signal.SIGTERM
         took.append(time.monotonic() - start)
+        assert took[-1] < GRACE
         assert load_run(run.out).step == len(run.batches()) > before
     print("seconds from SIGTERM to the end: " + ", ".join(f"{seconds:.1f}" for seconds in took))
 
@@ -94,8 +95,11 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_costs_warnings_only(tiny_disk: Path, tmp_path: Path) -> None:
     """Filled to the last byte under a running process, and freed again."""
     config = Config(steps=300)
-    undisturbed, crowded = Run(tmp_path / "undisturbed", config), Run(tiny_disk, config)
+    undisturbed, crowded = Run(tmp_path / "undisturbed", config), Run(tmp_path / "crowded", config)
     undisturbed.finish()
+    (tiny_disk / "run").mkdir()
+    crowded.folder.mkdir()
+    crowded.out.symlink_to(tiny_disk / "run")
     crowded.start()
     kill_and_resume.wait(crowded, lambda: len(crowded.batches()) > 30)
     ballast = tiny_disk / "ballast"
@@ -107,7 +111,7 @@ def test_a_full_disk_costs_warnings_only(tiny_disk: Path, tmp_path: Path) -> Non
     ballast.unlink()
     (process,) = crowded.processes
     assert process.wait(kill_and_resume.PATIENCE) == 0, crowded.printed[-4000:]
-    warnings = [line for line in crowded.printed.splitlines() if "warning" in line]
+    warnings = [line for line in crowded.printed.splitlines() if line.startswith("warning")]
     print("\n".join(warnings))
     assert all("Free some space" in line for line in warnings)
     assert "Traceback" not in crowded.printed

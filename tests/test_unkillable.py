@@ -24,8 +24,7 @@ from rich.console import Console
 from tiny_run import as_flags, tiny_config
 
 from sphereface_jax.data.transforms import normalize_pixels
-from sphereface_jax.training import checkpoint, loop, saving
-from sphereface_jax.training import step as update
+from sphereface_jax.training import checkpoint, gradient, loop, saving
 from sphereface_jax.training.checkpoint import Checkpoints
 from sphereface_jax.training.config import TrainConfig, ValConfig
 from sphereface_jax.training.fingerprint import fingerprint, is_finite
@@ -102,27 +101,35 @@ def cut_short(path: Path) -> None:
 
 
 def flip_bits(path: Path) -> None:
-    """Sixteen bytes in the middle."""
-    content = bytearray(path.read_bytes())
-    middle = len(content) // 2
-    content[middle : middle + 16] = bytes(byte ^ 0x5A for byte in content[middle : middle + 16])
-    path.write_bytes(content)
+    """Of sixteen bytes in the middle."""
+    content = np.fromfile(path, np.uint8)
+    content[len(content) // 2 :][:16] ^= 0x5A
+    content.tofile(path)
+
+
+def flip_bits_all_over(path: Path) -> None:
+    content = np.fromfile(path, np.uint8)
+    content[::16] ^= 0x5A
+    content.tofile(path)
 
 
 DAMAGES = [remove, cut_short, flip_bits]
 
 
-def largest(checkpoint: Path, pattern: str) -> Path:
-    return max(checkpoint.glob(pattern), key=lambda path: path.stat().st_size)
+def damage_all(damage: Callable[[Path], None], checkpoint: Path, pattern: str) -> None:
+    paths = [path for path in checkpoint.glob(pattern) if path.is_file()]
+    assert paths
+    for path in paths:
+        damage(path)
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("damage", [remove, cut_short, flip_bits_all_over])
 @pytest.mark.parametrize("pattern", ["weights/**/d/*", "training/manifest.ocdbt", "progress/meta*"])
 def test_a_damaged_checkpoint_is_passed_over(
     copy: TrainConfig, damage: Callable[[Path], None], pattern: str
 ) -> None:
     newest = copy.out / "checkpoints" / "12"
-    damage(largest(newest, pattern))
+    damage_all(damage, newest, pattern)
     state, said = restore(copy)
     assert int(state.step) == 8
     assert len(said) == 1
@@ -173,7 +180,7 @@ def test_a_run_goes_on_from_the_checkpoint_before(
     copy: TrainConfig, undisturbed: TrainConfig
 ) -> None:
     newest = copy.out / "checkpoints" / "12"
-    flip_bits(largest(newest, "training/**/d/*"))
+    damage_all(flip_bits_all_over, newest, "training/**/d/*")
     shutil.copytree(newest, newest.with_name("12.orbax-checkpoint-tmp"))  # half-written
     console = quiet()
     train(copy, console=console)
@@ -183,6 +190,24 @@ def test_a_run_goes_on_from_the_checkpoint_before(
     names = {path.name for path in newest.parent.iterdir()}
     assert names == {"4", "8", "12", "12.damaged"}
     assert_same_end(copy, undisturbed)
+
+
+def test_bits_that_restore_without_an_error_are_still_compared(
+    undisturbed: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, _ = restore(undisturbed)
+    config = dataclasses.replace(undisturbed, out=tmp_path / "run")
+    with Checkpoints(config.out / "checkpoints", keep=2) as checkpoints:
+        checkpoints.save(1, state, {})
+        changed = dataclasses.replace(state, prototypes=state.prototypes.at[2, 3].add(1e-7))
+        prints = checkpoint._fingerprints(vars(state), {})
+        monkeypatch.setattr(checkpoint, "_fingerprints", lambda *_: prints)
+        checkpoints.save(2, changed, {})
+        monkeypatch.undo()
+        checkpoints.wait()
+    restored, said = restore(config)
+    assert fingerprint(restored) == fingerprint(state)
+    assert "prototypes has other bits than were saved" in said[0]
 
 
 def test_only_half_written_checkpoints_are_none(copy: TrainConfig) -> None:
@@ -197,7 +222,7 @@ def test_where_all_are_damaged_one_line_says_so(
     copy: TrainConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for step in (4, 8, 12):
-        cut_short(largest(copy.out / "checkpoints" / str(step), "weights/**/d/*"))
+        damage_all(cut_short, copy.out / "checkpoints" / str(step), "weights/**/d/*")
     before = files_of(copy.out)
     line = refused(capsys, "train", *as_flags(copy))
     assert "expected a checkpoint that can be read, got damaged ones (step 12: " in line
@@ -210,7 +235,7 @@ def test_where_all_are_damaged_one_line_says_so(
 def test_readers_take_the_checkpoint_before(
     copy: TrainConfig, caplog: pytest.LogCaptureFixture
 ) -> None:
-    flip_bits(largest(copy.out / "checkpoints" / "12", "weights/**/d/*"))
+    damage_all(flip_bits_all_over, copy.out / "checkpoints" / "12", "weights/**/d/*")
     assert load_run(copy.out).step == 8
     assert "12 is damaged (" in caplog.text
     assert (copy.out / "checkpoints" / "12").is_dir()
@@ -392,7 +417,7 @@ def test_a_nan_in_a_batch_is_named_and_the_last_good_state_kept(
         return jnp.where(is_white, jnp.nan, normalize_pixels(images, divisor=divisor))
 
     monkeypatch.setattr(loop, "shard_batch", shard_with_a_white_image)
-    monkeypatch.setattr(update, "normalize_pixels", normalize_white_to_nan)
+    monkeypatch.setattr(gradient, "normalize_pixels", normalize_white_to_nan)
     with pytest.raises(NonFiniteLossError) as stopped:
         train(config, console=quiet())
     message = str(stopped.value)

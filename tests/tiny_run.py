@@ -9,6 +9,7 @@ from sphereface_jax.training.config import (
     ModelConfig,
     OptimizerConfig,
     TrainConfig,
+    ValConfig,
 )
 
 
@@ -39,3 +40,14 @@ def as_flags(config: TrainConfig) -> list[str]:
     flags += [f"--model.embedding-dim={config.model.embedding_dim}"]
     flags += ["--model.channels", *map(str, config.model.channels)]
     return [*flags, f"--optimizer.learning-rate={config.optimizer.learning_rate}"]
+
+
+def folder_config(faces: Path, out: Path) -> TrainConfig:
+    """Returns a config that learns from a folder of images, half of its people held out."""
+    config = tiny_config(
+        out,
+        val=ValConfig(fraction=0.5, every=6, pairs=20),
+        optimizer=OptimizerConfig(learning_rate=0.02, ema_decay=0.5),
+        batch_size=16,
+    )
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, train=str(faces)))

@@ -22,10 +22,10 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
+from jax.experimental.multihost_utils import sync_global_devices
 
+from sphereface_jax.training.distributed import all_agree, is_main
 from sphereface_jax.training.fingerprint import fingerprint, is_finite
 from sphereface_jax.training.state import TrainState
 
@@ -75,11 +75,10 @@ class Checkpoints:
 
     def _open(self) -> ocp.CheckpointManager:
         writes = self._keep is not None
+        if writes:
+            self._remove_half_written()
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=self._keep,
-            create=writes,
-            read_only=not writes,
-            cleanup_tmp_directories=writes,  # what a kill or a full disk left half-written
+            max_to_keep=self._keep, create=writes, read_only=not writes
         )
         return ocp.CheckpointManager(self.folder.resolve(), options=options)
 
@@ -105,7 +104,7 @@ class Checkpoints:
         """Starts saving; the state may be donated as soon as this returns.
 
         Raises:
-          OSError: the disk has no room, or refuses; nothing half-written stays.
+          OSError: the disk has no room, or refuses, or refused the save before.
           NonFiniteStateError: weights are infinite or not a number; nothing is saved.
         """
         if step in self._steps():
@@ -114,6 +113,8 @@ class Checkpoints:
         for name, values in weights.items():
             if not is_finite(values):
                 raise NonFiniteStateError(f"{name} are no longer finite numbers")
+        self.wait()
+        self._remove_half_written()
         self._require_room(state)
         items = ocp.args.Composite(
             weights=ocp.args.StandardSave(weights),
@@ -133,7 +134,7 @@ class Checkpoints:
         """Returns when all that was saved is on disk.
 
         Raises:
-          OSError: the last save failed; nothing half-written stays.
+          OSError: the last save failed; what it left is no checkpoint.
         """
         with self._reopening_on_failure():
             self._manager.wait_until_finished()
@@ -195,7 +196,7 @@ class Checkpoints:
                 raise
             except Exception as error:
                 reasons[step] = _in_one_line(error)
-            if not _everywhere(step not in reasons):
+            if not all_agree(step not in reasons):
                 reasons.setdefault(step, "another process cannot read it")
                 continue
             for damaged, reason in reasons.items():
@@ -225,19 +226,28 @@ class Checkpoints:
         """So that a new checkpoint of the same step can take its place."""
         if self._keep is None or not self._damaged:
             return
-        if jax.process_index() == 0:
+        if is_main():
             for step in self._damaged:
                 shutil.rmtree(f"{self._name(step)}.damaged", ignore_errors=True)
                 os.rename(self._name(step), f"{self._name(step)}.damaged")
-        multihost_utils.sync_global_devices("damaged checkpoints were set aside")
+        sync_global_devices("damaged checkpoints were set aside")
         self._manager.reload()
         self._damaged.clear()
+
+    def _remove_half_written(self) -> None:
+        """Removes what a kill or a full disk left; no save may be under way.
+
+        Orbax's own cleaning comes once, and threads of a save that failed may write on after it.
+        """
+        if is_main():
+            for path in self.folder.glob(f"*{ocp.utils.TMP_DIR_SUFFIX}*"):
+                shutil.rmtree(path, ignore_errors=True)
 
     def _require_room(self, state: TrainState) -> None:
         """Refuses to start what cannot end: half a checkpoint would keep the disk full."""
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + _ROOM_FOR_METADATA
         free = shutil.disk_usage(self.folder).free
-        if not _everywhere(free >= needed):
+        if not all_agree(free >= needed):
             raise OSError(
                 errno.ENOSPC,
                 f"{os.strerror(errno.ENOSPC)}: {needed / 1e6:,.1f} MB needed, "
@@ -269,11 +279,6 @@ def _split(state: TrainState) -> tuple[dict[str, Any], dict[str, Any]]:
 def _fingerprints(fields: dict[str, Any], progress: dict[str, Any]) -> dict[str, int]:
     prints = {name: fingerprint(values) for name, values in fields.items()}
     return prints | {"progress": zlib.crc32(json.dumps(progress, sort_keys=True).encode())}
-
-
-def _everywhere(answer: bool) -> bool:
-    """Whether all processes say yes: they fall back together, or not at all."""
-    return bool(np.all(multihost_utils.process_allgather(np.asarray(answer))))
 
 
 def _in_one_line(error: Exception) -> str:

@@ -146,6 +146,9 @@ class MeshConfig:
     """Devices along the batch; -1 takes all that are left."""
     model: int = 1
     """Devices over which the prototypes are sharded."""
+    shard_optimizer: bool = False
+    """Share what the optimiser keeps for the network's weights, and their moving average, out
+    along data, instead of a copy on every device (ZeRO-1)."""
 
 
 @dataclass(frozen=True)
@@ -164,6 +167,8 @@ class TrainConfig:
     """Updates in all."""
     batch_size: int = 256
     """Images an update, over all devices."""
+    accumulate: int = 1
+    """Take each batch in so many parts, one after another, in the memory of one part."""
     seed: int = 0
     """Of the weights, the order of examples, the augmentation and the held-out identities."""
     log_every: int = 10
@@ -176,8 +181,8 @@ class TrainConfig:
     """Start from the weights of this run."""
 
     def __post_init__(self) -> None:
-        positive = ("steps", "batch_size", "log_every", "checkpoint_every", "keep_checkpoints")
-        for name in positive:
+        positive = ("steps", "batch_size", "accumulate", "log_every", "checkpoint_every")
+        for name in (*positive, "keep_checkpoints"):
             _require(getattr(self, name) > 0, name, "a positive number", getattr(self, name))
         fraction = self.val.fraction
         _require(0 <= fraction < 1, "val.fraction", "a share in [0, 1)", fraction)
@@ -192,6 +197,35 @@ class TrainConfig:
         _require(rate > 0, "optimizer.learning_rate", "a positive number", rate)
         decay = self.optimizer.ema_decay
         _require(0 <= decay < 1, "optimizer.ema_decay", "a decay in [0, 1)", decay)
+
+
+@dataclass(frozen=True)
+class ProcessConfig:
+    """This process among those that train together.
+
+    Nothing need be given on one host, nor where SLURM, Open MPI or a Kubernetes job started it.
+    """
+
+    coordinator: str | None = None
+    """HOST:PORT of process 0; any port that is free there."""
+    num_processes: int | None = None
+    """How many processes train together."""
+    process_id: int | None = None
+    """Which of them this is, from 0."""
+
+    def __post_init__(self) -> None:
+        address, count, index = self.coordinator, self.num_processes, self.process_id
+        if address is None and count is None and index is None:
+            return
+        if address is None or count is None or index is None:
+            raise ValueError(
+                "processes: expected all of --coordinator, --num-processes and --process-id or "
+                f"none, got {address}, {count} and {index}"
+            )
+        host, _, port = address.rpartition(":")
+        _require(bool(host) and port.isdecimal(), "coordinator", "HOST:PORT", address)
+        _require(count > 0, "num_processes", "a positive number", count)
+        _require(0 <= index < count, "process_id", f"a number from 0 to {count - 1}", index)
 
 
 def _require(condition: bool, name: str, expected: str, got: object) -> None:

@@ -18,6 +18,7 @@ from sphereface_jax.data.pipeline import make_pipeline
 from sphereface_jax.data.sources import FaceSource
 from sphereface_jax.training.checkpoint import Checkpoints
 from sphereface_jax.training.config import TrainConfig
+from sphereface_jax.training.distributed import Agreement, all_agree, is_main
 from sphereface_jax.training.input import face_transform, open_training_data
 from sphereface_jax.training.ledger import Ledger, NonFiniteLossError
 from sphereface_jax.training.model_card import write_model_card
@@ -44,7 +45,7 @@ def train(
     Args:
       config: of the run.
       tx: an optimiser that takes the place of the config's.
-      console: where to report; the terminal by default.
+      console: where to report; the terminal by default, for the main process.
 
     Returns:
       The metrics of the last step, which result.json holds too.
@@ -54,7 +55,7 @@ def train(
       NonFiniteLossError: the loss stopped being a number; the last good checkpoint stays.
       Interrupted: SIGTERM or Ctrl-C; the state was saved.
     """
-    console = console or Console()
+    console = console or Console(quiet=not is_main())
     run = RunFolder(config)
     run.check()
     if run.result.is_file():
@@ -78,8 +79,9 @@ def train(
         saver = Saver(checkpoints, config, trainer.objective.num_classes, reporter.warn)
         validator = Validator(held_out, config, trainer.graph) if held_out is not None else None
         record = _run_steps(trainer, state, source, saver, reporter, validator)
-        write_json(run.result, record)
-        write_model_card(run.path)
+        if is_main():
+            write_json(run.result, record)
+            write_model_card(run.path)
     return record
 
 
@@ -128,13 +130,14 @@ def _run_steps(
         process_count=jax.process_count(),
     )
     ledger = Ledger(config, trainer.objective, reporter)
+    agreed = Agreement(trainer.mesh)
     skipped = 0
     with (
         catch_signals() as caught,
         closing(pipeline),
         _naming_the_batch(reporter.run.path, source, config, saver),
     ):
-        if _scores(config, start) and not _is_scored(reporter.run, start):
+        if _scores(config, start) and not all_agree(_is_scored(reporter.run, start)):
             _score(validator, state, start, reporter, caught)
         for step in range(start + 1, config.steps + 1):
             with ledger.watch.waiting():
@@ -147,10 +150,11 @@ def _run_steps(
                 ledger.flush()
             if scores:
                 _score(validator, state, step, reporter, caught)
-            if caught.signum is not None:
+            stop = agreed(caught.signum or 0)
+            if stop:
                 ledger.flush()
                 saver.finish(step, state, patience=PATIENCE_WHEN_STOPPED)
-                raise Interrupted(caught.signum)
+                raise Interrupted(stop)
             if saves:
                 saver.save(step, state)
             saver.look()

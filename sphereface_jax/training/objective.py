@@ -70,6 +70,18 @@ class Objective:
         """Whether the loss's state is a parameter that is learnt."""
         return self._row.state_is_bias
 
+    @property
+    def looks_at_whole_batch(self) -> bool:
+        """Whether an example's loss, or the state, depends on the others of its batch."""
+        if self._row.update is not None:
+            return True
+        regularizer = self._row.margin(self.hyperparameters).regularizer
+        if regularizer is None:
+            return False
+        two = jnp.zeros(2)
+        # A regularizer of each example by itself says what it adds to each.
+        return jax.eval_shape(regularizer, two, two[:, None], two.astype(jnp.int32)).ndim == 0
+
     def annealing_lambda(self, step: jax.typing.ArrayLike) -> jax.Array | None:
         """Returns λ at a step, or None for a loss that anneals nothing."""
         if "annealing_lambda" not in self._row.hyperparameters:

@@ -19,6 +19,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from sphereface_jax.training.distributed import is_main
 from sphereface_jax.training.logs import EventLog, RecordLog
 from sphereface_jax.training.run_folder import RunFolder
 
@@ -96,7 +97,7 @@ class Stopwatch:
 
 
 class Reporter:
-    """Writes what a run logs to its files and to the terminal."""
+    """Writes what a run logs to its files and to the terminal; the main process alone does."""
 
     def __init__(self, run: RunFolder, console: Console, *, start: int, steps: int):
         self.run = run
@@ -162,6 +163,8 @@ class Reporter:
             for name, value in record.items()
             if name != "step" and isinstance(value, int | float)
         }
+        if not is_main():
+            return
         with self._warning_once():
             log.append(record)
             self._tensorboard.append(record["step"], numbers)

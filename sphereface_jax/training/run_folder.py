@@ -18,9 +18,10 @@ from typing import Any, Self
 
 from sphereface_jax.data.files import AtomicFile
 from sphereface_jax.training.config import TrainConfig, differences, from_dict, to_dict
+from sphereface_jax.training.distributed import is_main
 
-# Where a run lives, on how many devices and by whose leave is no part of what it learns.
-FREE_FIELDS = ("out", "mesh.", "data.license")
+# Where a run lives, how its work is laid out and by whose leave is no part of what it learns.
+FREE_FIELDS = ("out", "mesh.", "accumulate", "data.license")
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -82,7 +83,9 @@ def cut_records(path: Path, last_step: int) -> None:
 
 
 class RunFolder:
-    """A run's folder, held by one process at a time for as long as the context lasts.
+    """A run's folder, held by one run at a time for as long as the context lasts.
+
+    Of several processes that train together, the main one holds the folder and writes.
 
     The lock is the kernel's (flock), so that a killed process never leaves it behind.
 
@@ -109,6 +112,8 @@ class RunFolder:
 
     def __enter__(self) -> Self:
         self.check()
+        if not is_main():
+            return self
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = open(self.path / ".lock", "w")
         try:
@@ -131,7 +136,8 @@ class RunFolder:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._lock.close()
+        if is_main():
+            self._lock.close()
 
     def _refuse_foreign_folder(self) -> None:
         if self.path.exists() and not self.path.is_dir():
@@ -161,5 +167,7 @@ class RunFolder:
 
     def cut_back(self, last_step: int) -> None:
         """Drops what was logged after the step that training resumes from."""
+        if not is_main():
+            return
         cut_records(self.metrics, last_step)
         cut_records(self.validation, last_step)

@@ -10,11 +10,11 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
-from sphereface_jax.data.transforms import normalize_pixels
+from sphereface_jax.training.gradient import accumulated, make_gradient
 from sphereface_jax.training.objective import Objective
 from sphereface_jax.training.partition import batch_sharding, replicated
 from sphereface_jax.training.state import TrainState, trained_parts
-from sphereface_jax.training.step_classes import StepClasses, choose_classes
+from sphereface_jax.training.step_classes import choose_classes
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
@@ -28,41 +28,26 @@ def make_train_step(
     pixel_divisor: float = 128.0,
     clip_norm: float | None = None,
     ema_decay: float = 0.0,
+    accumulate: int = 1,
+    mesh: Mesh | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Returns the pure function (state, batch) -> (state, metrics) of one update.
 
     The batch holds "image" uint8 [B, H, W, 3] and "label" int32 [B]. The metrics are scalars of
     this very step, before its update: loss, accuracy without margin, mean angle to the target
     prototype in degrees, mean length of the embeddings, and the gradient's global norm. Where
-    classes are sampled, they are those among the sample.
+    classes are sampled, they are those among the sample, which is drawn once for the batch.
     """
-
-    def mean_loss(
-        trained: dict[str, Any], state: TrainState, batch: Batch, classes: StepClasses
-    ) -> tuple[Any, Any]:
-        model = nnx.merge(graph, trained["params"], state.model_state, copy=True)
-        model.train()
-        embeddings = model(normalize_pixels(batch["image"], divisor=pixel_divisor))
-        loss, loss_state = objective.loss(
-            embeddings,
-            trained["prototypes"],
-            classes.labels,
-            trained.get("loss_state", state.loss_state),
-            state.step,
-            num_classes=classes.num_classes,
-        )
-        model_state = nnx.state(model, nnx.Not(nnx.Param))
-        return loss.mean(), (embeddings, loss_state, model_state)
+    gradient = make_gradient(graph, objective, pixel_divisor=pixel_divisor, mesh=mesh)
+    gradient = accumulated(gradient, accumulate)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         classes = choose_classes(state, batch["label"], objective)
         trained = trained_parts(state, objective) | {"prototypes": classes.prototypes}
         opt_state = state.opt_state | {"prototypes": classes.opt_state}
-        (loss, (embeddings, loss_state, model_state)), grads = jax.value_and_grad(
-            mean_loss, has_aux=True
-        )(trained, state, batch, classes)
-        norm = optax.tree.norm(grads)
-        grads = _clipped(grads, norm, clip_norm)
+        found = gradient(trained, state, classes, batch["image"])
+        norm = optax.tree.norm(found.by)
+        grads = _clipped(found.by, norm, clip_norm)
         updated = {}
         for name, weights in trained.items():
             updates, opt_state[name] = tx.update(grads[name], opt_state[name], weights)
@@ -70,22 +55,17 @@ def make_train_step(
         prototypes, opt_state["prototypes"] = classes.put_back(
             state, objective.project(updated["prototypes"]), opt_state["prototypes"]
         )
-        ema_params = _averaged(state.ema_params, updated["params"], ema_decay)
         new_state = dataclasses.replace(
             state,
             step=state.step + 1,
             params=updated["params"],
-            model_state=model_state,
+            model_state=found.model_state,
             prototypes=prototypes,
-            loss_state=updated.get("loss_state", loss_state),
+            loss_state=updated.get("loss_state", found.loss_state),
             opt_state=opt_state,
-            ema_params=ema_params,
+            ema_params=_averaged(state.ema_params, updated["params"], ema_decay),
         )
-        metrics = {"loss": loss, "gradient_norm": norm}
-        metrics |= objective.metrics(
-            embeddings, classes.prototypes, classes.labels, num_classes=classes.num_classes
-        )
-        return new_state, metrics
+        return new_state, found.metrics | {"gradient_norm": norm}
 
     return train_step
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from sphereface_jax.data.pipeline import ShuffledOrder
 from sphereface_jax.data.sources import FaceSource
 from sphereface_jax.training.config import TrainConfig
+from sphereface_jax.training.distributed import is_main
 from sphereface_jax.training.run_folder import write_json
 
 FILE_NAME = "suspects.json"
@@ -26,5 +27,6 @@ def name_batch(run: Path, source: FaceSource, config: TrainConfig, step: int) ->
         for example in range(first, first + config.batch_size)
     ]
     path = run / FILE_NAME
-    write_json(path, {"step": step, "examples": examples})
+    if is_main():
+        write_json(path, {"step": step, "examples": examples})
     return f"in examples {first} to {examples[-1]['example']}, whose images {path} names"

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 
 from sphereface_jax.training.checkpoint import abstract
 from sphereface_jax.training.config import TrainConfig
+from sphereface_jax.training.gradient import require_separable
 from sphereface_jax.training.objective import Objective
 from sphereface_jax.training.optimizer import make_optimizer
 from sphereface_jax.training.partition import make_mesh, state_sharding
@@ -83,7 +84,7 @@ def make_trainer(
     Raises:
       ValueError: a name or a number in the config is not one that can be built.
     """
-    mesh = make_mesh(config.mesh, batch_size=config.batch_size)
+    mesh = make_mesh(config.mesh, batch_size=config.batch_size, accumulate=config.accumulate)
     shares = config.mesh.model > 1 or config.loss.class_block is not None
     objective = Objective(config.loss, num_classes, mesh if shares and mesh.size > 1 else None)
     name = config.optimizer.name if tx is None else "the one given"
@@ -93,7 +94,10 @@ def make_trainer(
     graph = make_graph(config)
     init = make_init(config, objective, tx)
     shapes = jax.eval_shape(init)
-    sharding = state_sharding(shapes, mesh)
+    require_separable(
+        objective, shapes.model_state, network=config.model.name, parts=config.accumulate
+    )
+    sharding = state_sharding(shapes, mesh, shard_optimizer=config.mesh.shard_optimizer)
     train_step = make_train_step(
         graph,
         objective,
@@ -101,6 +105,8 @@ def make_trainer(
         pixel_divisor=config.data.pixel_divisor,
         clip_norm=config.optimizer.clip_norm,
         ema_decay=config.optimizer.ema_decay,
+        accumulate=config.accumulate,
+        mesh=mesh if mesh.size > 1 else None,
     )
     return Trainer(
         config=config,

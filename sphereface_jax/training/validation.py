@@ -4,8 +4,10 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 from flax import nnx
+from jax.experimental.multihost_utils import process_allgather
 
 from sphereface_jax.data.sources import FaceSource
 from sphereface_jax.embedding import embed, embed_images
@@ -22,7 +24,8 @@ PEOPLE_PER_FOLD = 8
 class Validator:
     """Scores a state by the authors' protocol on pairs of held-out identities.
 
-    Ten folds, or fewer where there are not eight people for each.
+    Ten folds, or fewer where there are not eight people for each. Every process embeds its share of
+    the images, on one of its devices.
 
     Args:
       source: faces of the held-out identities.
@@ -44,7 +47,10 @@ class Validator:
         used, positions = np.unique(np.concatenate([left, right]), return_inverse=True)
         left, right = np.split(positions, 2)
         self.pairs = Pairs(left, right, is_same=is_same, folds=folds)
-        self._images = _Chosen(source, used)
+        self._count, processes = len(used), jax.process_count()
+        share = -(-len(used) // processes)
+        padded = np.pad(used, (0, share * processes - len(used)), mode="edge")
+        self._images = _Chosen(source, padded[share * jax.process_index() :][:share])
         self._transform = face_transform(config.data)
         self._batch_size = min(config.batch_size, 64)
         self._graph = graph
@@ -55,20 +61,23 @@ class Validator:
     ) -> dict[str, Any]:
         """Returns the protocol's numbers for the averaged weights, or the weights if none are.
 
+        All processes must call it together.
+
         Args:
           state: of the run.
           advance: called with the number of images embedded since the last call.
         """
         params = state.params if state.ema_params is None else state.ema_params
+        whole = jax.device_put((params, state.model_state), state.step.sharding)
+        here = jax.tree.map(lambda leaf: leaf.addressable_data(0), whole)
         embeddings = embed_images(
-            functools.partial(
-                embed, self._graph, params, state.model_state, pixel_divisor=self._pixel_divisor
-            ),
+            functools.partial(embed, self._graph, *here, pixel_divisor=self._pixel_divisor),
             self._images,
             transform=self._transform,
             batch_size=self._batch_size,
             advance=advance,
         )
+        embeddings = process_allgather(embeddings, tiled=True)[: self._count]
         return lfw_authors(embeddings.reshape(len(embeddings), -1), self.pairs).to_json()
 
 

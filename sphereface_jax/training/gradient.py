@@ -1,0 +1,151 @@
+"""The gradient of a batch's mean loss, at once or part by part.
+
+A mean over a batch is the mean of the means over equal parts of it. So a gradient may be gathered
+part after part, in the memory of one, and the update be the same; unless something looks at the
+batch as a whole, as batch normalisation does: `require_separable` refuses that.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.lax import with_sharding_constraint
+from jax.sharding import Mesh, NamedSharding
+
+from sphereface_jax.data.transforms import normalize_pixels
+from sphereface_jax.training.objective import Objective
+from sphereface_jax.training.partition import batch_sharding, replicated
+from sphereface_jax.training.state import TrainState
+from sphereface_jax.training.step_classes import StepClasses
+
+
+class BatchGradient(NamedTuple):
+    """What a step learns from its batch.
+
+    Attributes:
+      by: the gradient of the mean loss, by each part that is trained.
+      metrics: means over the batch, the loss among them.
+      loss_state: what the loss carries on.
+      model_state: the network's other variables, afterwards.
+    """
+
+    by: dict[str, Any]
+    metrics: dict[str, jax.Array]
+    loss_state: Any
+    model_state: nnx.State
+
+
+Gradient = Callable[[dict[str, Any], TrainState, StepClasses, jax.Array], BatchGradient]
+
+
+def make_gradient(
+    graph: nnx.GraphDef,
+    objective: Objective,
+    *,
+    pixel_divisor: float = 128.0,
+    mesh: Mesh | None = None,
+) -> Gradient:
+    """Returns the function (trained, state, classes, images) -> BatchGradient.
+
+    On a mesh it says where the network ends and where its gradient is whole. Left to itself, XLA
+    takes the cuts of the head and of the optimiser into the network and gathers its activations.
+    """
+
+    def place(values: Any, sharding: Callable[[Mesh], NamedSharding]) -> Any:
+        return values if mesh is None else with_sharding_constraint(values, sharding(mesh))
+
+    def mean_loss(
+        trained: dict[str, Any], state: TrainState, classes: StepClasses, images: jax.Array
+    ) -> tuple[jax.Array, BatchGradient]:
+        model = nnx.merge(graph, trained["params"], state.model_state, copy=True)
+        model.train()
+        embeddings = model(normalize_pixels(images, divisor=pixel_divisor))
+        embeddings = place(embeddings, batch_sharding)
+        losses, loss_state = objective.loss(
+            embeddings,
+            trained["prototypes"],
+            classes.labels,
+            trained.get("loss_state", state.loss_state),
+            state.step,
+            num_classes=classes.num_classes,
+        )
+        loss = losses.mean()
+        metrics = {"loss": loss} | objective.metrics(
+            jax.lax.stop_gradient(embeddings),
+            classes.prototypes,
+            classes.labels,
+            num_classes=classes.num_classes,
+        )
+        model_state = nnx.state(model, nnx.Not(nnx.Param))
+        return loss, BatchGradient({}, metrics, loss_state, model_state)
+
+    def gradient(
+        trained: dict[str, Any], state: TrainState, classes: StepClasses, images: jax.Array
+    ) -> BatchGradient:
+        by, rest = jax.grad(mean_loss, has_aux=True)(trained, state, classes, images)
+        return rest._replace(by=by | {"params": place(by["params"], replicated)})
+
+    return gradient
+
+
+def accumulated(gradient: Gradient, parts: int) -> Gradient:
+    """Returns the same gradient, gathered over so many equal parts of a batch.
+
+    Part i holds the examples i, i + parts, i + 2 · parts, ...: every device has its share of each,
+    and no image moves.
+    """
+    if parts == 1:
+        return gradient
+
+    def cut(values: jax.Array) -> jax.Array:
+        return values.reshape(-1, parts, *values.shape[1:]).swapaxes(0, 1)
+
+    def gathered(
+        trained: dict[str, Any], state: TrainState, classes: StepClasses, images: jax.Array
+    ) -> BatchGradient:
+        def add(total: Any, part: tuple[jax.Array, jax.Array]) -> tuple[Any, Any]:
+            images, labels = part
+            found = gradient(trained, state, dataclasses.replace(classes, labels=labels), images)
+            return jax.tree.map(jnp.add, total, found.by), found.metrics
+
+        start = jax.tree.map(jnp.zeros_like, trained)
+        total, metrics = jax.lax.scan(add, start, (cut(images), cut(classes.labels)))
+        return BatchGradient(
+            by=jax.tree.map(lambda leaf: leaf / parts, total),
+            metrics=jax.tree.map(jnp.mean, metrics),
+            loss_state=state.loss_state,
+            model_state=state.model_state,
+        )
+
+    return gathered
+
+
+def require_separable(
+    objective: Objective, model_state: nnx.State, *, network: str, parts: int
+) -> None:
+    """Checks that a batch may be taken part by part.
+
+    Args:
+      objective: the loss.
+      model_state: the network's variables besides its weights.
+      network: what the user calls it.
+      parts: how many.
+
+    Raises:
+      ValueError: the loss or the network looks at the batch as a whole.
+    """
+    if parts == 1:
+        return
+    normalizes = bool(jax.tree.leaves(nnx.filter_state(model_state, nnx.BatchStat)))
+    for culprit, whole in [
+        (f"the loss {objective.config.name}", objective.looks_at_whole_batch),
+        (f"the network {network} with its batch normalisation", normalizes),
+    ]:
+        if whole:
+            raise ValueError(
+                f"accumulate: expected what treats each example by itself, got {culprit}, which "
+                "looks at the batch as a whole; use --accumulate 1"
+            )

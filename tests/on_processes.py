@@ -1,0 +1,55 @@
+"""Runs a check of `process_checks` in several processes at once, which train together."""
+
+import os
+import socket
+import subprocess
+import sys
+
+from on_devices import TESTS
+
+DEVICES = 2  # of each process
+FLAGS = (
+    f"--xla_force_host_platform_device_count={DEVICES}"
+    " --xla_cpu_collective_call_terminate_timeout_seconds=600"
+    " --xla_cpu_collective_timeout_seconds=600"
+)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def run_on_processes(count: int, check: str, *arguments: object) -> list[str]:
+    """Runs a function of `process_checks` in each process, and returns what each printed."""
+    paths = [str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(path for path in paths if path),
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}".strip(),
+    }
+    coordinator = f"127.0.0.1:{free_port()}"
+    processes = []
+    for index in range(count):
+        call = (
+            "import conftest, process_checks; "
+            f"process_checks.join({coordinator!r}, {count}, {index}); "
+            f"process_checks.{check}(*{arguments!r})"
+        )
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, "-W", "error", "-c", call],
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    try:
+        results = [process.communicate(timeout=900) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    for process, (_, errors) in zip(processes, results, strict=True):
+        assert process.returncode == 0, errors[-8000:]
+    return [output for output, _ in results]
