@@ -144,7 +144,7 @@ def _run_steps(
                 batch = shard_batch(next(pipeline), trainer.mesh)
             state, metrics = trainer.step(state, batch)
             ledger.push(step, metrics)
-            saves = step % config.checkpoint_every == 0 or step == config.steps
+            saves = step % config.checkpoint_every == 0 and step < config.steps
             scores = _scores(config, step)
             if saves or scores:
                 ledger.flush()
@@ -161,6 +161,7 @@ def _run_steps(
             if pipeline.skipped > skipped:
                 skipped = pipeline.skipped
                 reporter.warn(f"{skipped} unreadable images were replaced so far")
+        ledger.flush()
         saver.finish(config.steps, state, patience=PATIENCE_AT_THE_END)
     return ledger.record
 
@@ -173,7 +174,7 @@ def _scores(config: TrainConfig, step: int) -> bool:
 
 
 def _is_scored(run: RunFolder, step: int) -> bool:
-    """Whether a process that went on from here did so; one stopped by a signal did not."""
+    """Whether the held-out identities were scored at a step; a signal may have cut that short."""
     return any(record["step"] == step for record in read_records(run.validation))
 
 
