@@ -2,8 +2,8 @@
 
 The paper's picture of its own idea: embeddings have three dimensions, so that the sphere they are
 compared on can be drawn, and under each sphere stand the angles between two images of one person
-and of two. `python -m experiments.figures` draws docs/images/sphere3d.svg and .png of the results,
-and sphere3d.html, which turns.
+and of two. `python -m experiments.figures` draws docs/images/sphere3d_cpu.svg of the results, and
+sphere3d_cpu.html, whose spheres turn.
 
     python -m experiments.sphere3d               # cpu: synthetic faces
     python -m experiments.sphere3d --preset paper --train CASIA    # its six most photographed

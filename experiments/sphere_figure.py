@@ -4,6 +4,7 @@ Angles are all that the loss sees, so every sphere is turned (and mirrored where
 its prototypes as near as it can to those of the last, and the same colour lies in the same place.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ QUANTILE = 1.0  # per cent of the pairs that a mark leaves outside
 Spheres = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
-def aligned_spheres(results: dict[str, Any]) -> Spheres:
+def aligned_spheres(results: Mapping[str, Any]) -> Spheres:
     """Points [N, 3] and prototypes [C, 3] of each variant, turned alike and to face the reader."""
     variants = {
         name: (np.array(found["points"]), np.array(found["prototypes"]))
@@ -67,8 +68,8 @@ def marks(points: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     return float(np.percentile(same, 100 - QUANTILE)), float(np.percentile(different, QUANTILE))
 
 
-def draw_still(results: dict[str, Any], paths: list[Path]) -> None:
-    """Writes the still, once for each path's format."""
+def draw_still(results: Mapping[str, Any], path: Path) -> None:
+    """Writes the still, in the format that the path ends in."""
     spheres, labels = aligned_spheres(results), np.array(results["labels"])
     columns = len(spheres)
     figure = Figure(figsize=(3.1 * columns, 5.2), facecolor=BACKGROUND)
@@ -89,8 +90,7 @@ def draw_still(results: dict[str, Any], paths: list[Path]) -> None:
         color=INK,
         fontsize=10,
     )
-    for path in paths:
-        figure.savefig(path, dpi=160, metadata={"Date": None} if path.suffix == ".svg" else None)
+    figure.savefig(path, dpi=160, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
 def draw_sphere(
@@ -174,7 +174,7 @@ def draw_histogram(axes: Axes, points: np.ndarray, labels: np.ndarray) -> None:
     axes.tick_params(colors=INK, labelsize=8.5)
 
 
-def draw_turning(results: dict[str, Any], path: Path) -> None:
+def draw_turning(results: Mapping[str, Any], path: Path) -> None:
     """Writes one page with a sphere for each variant, to be turned; plotly is inside."""
     spheres, labels = aligned_spheres(results), np.array(results["labels"])
     figure = make_subplots(
