@@ -1,7 +1,7 @@
 """What depth does: SphereNet with 4, 10, 20, 36 and 64 convolutions, at one budget.
 
-The paper's comparison of depths (its section 4 and appendix) on the same loss and data. The cpu
-preset stops at 20; the deeper two want an accelerator.
+The paper's comparison of depths, on the same loss and data. The cpu preset stops at 20; the deeper
+two want an accelerator.
 
     python -m experiments.depth                  # cpu: synthetic faces, tested on strangers
     python -m experiments.depth --preset paper --train CASIA --pairs PAIRS --images LFW

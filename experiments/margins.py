@@ -1,6 +1,6 @@
 """What the margin does: softmax against A-Softmax with m = 1, 2, 3, 4.
 
-The paper's comparison of margins (its section 4): one network, one budget, five losses. m = 1 has
+The paper's comparison of margins: one network, one budget, five losses. m = 1 has
 no margin and only normalises the prototypes; the larger m is, the smaller an angle must be before
 its example is content.
 

@@ -122,7 +122,7 @@ def draw_classes(results: Results, path: Path) -> None:
 def draw_accuracy(results: Results, path: Path) -> None:
     """The first steps' relative differences, and both sides' smoothed losses."""
     figure, (left, right) = new_figure(10, 3.6, 2)
-    goal = results["goals"]["first_steps"]["goal"]
+    goal = results["goals"]["first_steps"]["at_most"]
     for number, (name, seed) in enumerate(results["seeds"].items()):
         here, there = (np.array(seed[side]["losses"]) for side in ("here", "there"))
         colour = COLOURS[number]

@@ -33,7 +33,7 @@ from sphereface_jax.training.config import (
 )
 from sphereface_jax.training.ledger import NonFiniteLossError
 from sphereface_jax.training.loop import train
-from sphereface_jax.training.run_folder import read_json, read_records, write_json
+from sphereface_jax.training.run_folder import RunFolder, read_json, read_records, write_json
 
 Preset = Literal["smoke", "cpu", "paper"]
 
@@ -184,10 +184,14 @@ def learn(config: TrainConfig, exam: Exam) -> dict[str, Any]:
     """Trains a run, or goes on with it, and returns what it learnt; kept as RUN/experiment.json.
 
     A run whose loss stops being a number is a finding: the result says so in place of a score.
+
+    Raises:
+      ValueError: the folder holds a run of another config.
     """
+    RunFolder(config).check()
     kept = config.out / "experiment.json"
-    if kept.is_file():
-        return read_json(kept)
+    if kept.is_file() and (found := read_json(kept))["exam"] == exam.title:
+        return found
     try:
         train(config)
     except NonFiniteLossError as error:
@@ -200,6 +204,7 @@ def learn(config: TrainConfig, exam: Exam) -> dict[str, Any]:
             "training": training_facts(config),
             **examine(embedder, exam),
         }
+    found["exam"] = exam.title
     write_json(kept, found)
     return found
 
