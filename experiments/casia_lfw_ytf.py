@@ -71,7 +71,7 @@ class BenchmarkOptions(Options):
 CPU = TrainConfig(
     data=DataConfig(shift=2, photometric=0.3),
     model=ModelConfig(name="spherenet4"),
-    loss=LossConfig(margin=4, lambda_gamma=2.0),
+    loss=LossConfig(margin=4, lambda_base=1e5, lambda_power=3.0),  # as low in 222 steps
     optimizer=OptimizerConfig(
         learning_rate=0.06, warmup_steps=30, schedule="cosine", clip_norm=5.0
     ),

@@ -1,8 +1,8 @@
 """What the margin does: softmax against A-Softmax with m = 1, 2, 3, 4.
 
-The paper's comparison of margins: one network, one budget, five losses. m = 1 has
-no margin and only normalises the prototypes; the larger m is, the smaller an angle must be before
-its example is content.
+The paper's comparison of margins: one network, one budget, five losses. m = 1 has no margin and
+only normalises the prototypes; the larger m is, the smaller an angle must be before its example is
+content.
 
     python -m experiments.margins                # cpu: synthetic faces, tested on strangers
     python -m experiments.margins --preset paper --train CASIA --pairs PAIRS --images LFW
