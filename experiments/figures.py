@@ -220,7 +220,11 @@ def page(found: Mapping[str, tuple[Section, str, Results]]) -> str:
 
 def main() -> None:
     """Writes the page and its figures."""
-    matplotlib.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "sphereface_jax"}
+    matplotlib.rcParams |= {
+        "axes.titlesize": 10,
+        "svg.fonttype": "none",
+        "svg.hashsalt": "sphereface_jax",
+    }
     images, found = DOCS / "images", measured()
     images.mkdir(parents=True, exist_ok=True)
     for name, (section, _, results) in found.items():

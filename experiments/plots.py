@@ -26,7 +26,7 @@ def new_figure(width: float, height: float, columns: int) -> tuple[Figure, list[
         each.tick_params(colors=INK, labelsize=8.5)
         each.grid(color="#e4e4e4", linewidth=0.8)
         each.set_axisbelow(True)
-        each.title.set(fontsize=10, color=INK)
+        each.title.set_color(INK)
     return figure, axes
 
 
@@ -128,8 +128,8 @@ def draw_accuracy(results: Results, path: Path) -> None:
         colour = COLOURS[number]
         apart = np.maximum(np.abs(here / there - 1), 1e-9)
         left.plot(np.arange(1, len(apart) + 1), apart, color=colour, linewidth=1.2)
-        window = np.ones(20) / 20
-        steps = np.arange(20, len(here) + 1)
+        size = min(20, len(here))
+        window, steps = np.ones(size) / size, np.arange(size, len(here) + 1)
         right.plot(
             steps, np.convolve(there, window, "valid"), color=colour, linewidth=4, alpha=0.3,
             label=f"{name}, PyTorch",

@@ -194,7 +194,7 @@ def draw_turning(results: Mapping[str, Any], path: Path) -> None:
         yaxis_visible=False,
         zaxis_visible=False,
         aspectmode="cube",
-        camera={"eye": {"x": 0.0, "y": 0.0, "z": 1.75}, "up": {"x": 0, "y": 1, "z": 0}},
+        camera={"eye": {"x": 0.0, "y": 0.0, "z": 1.3}, "up": {"x": 0, "y": 1, "z": 0}},
     )
     figure.update_layout(
         template="plotly_white",
@@ -223,6 +223,7 @@ def sphere_traces(
             showscale=False,
             colorscale=shade,
             hoverinfo="skip",
+            lighting={"ambient": 1, "diffuse": 0, "specular": 0},
         )
     ]
     for person, prototype in enumerate(prototypes):
