@@ -23,7 +23,7 @@ from sphereface_jax.training.model_card import write_model_card
 from sphereface_jax.training.partition import shard_batch
 from sphereface_jax.training.reporting import Reporter
 from sphereface_jax.training.run_folder import RunFolder, read_json, write_json
-from sphereface_jax.training.saved_run import check_start, start_from
+from sphereface_jax.training.saved_run import check_checkpoint, check_start, start_from
 from sphereface_jax.training.signals import Interrupted, catch_signals
 from sphereface_jax.training.state import TrainState
 from sphereface_jax.training.trainer import Trainer, make_trainer
@@ -84,6 +84,8 @@ def _initial_state(trainer: Trainer, checkpoints: Checkpoints, console: Console)
     """The newest checkpoint's state, or a fresh one, or a fresh one with another run's weights."""
     config = trainer.config
     if checkpoints.latest_step() is not None:
+        num_classes = trainer.objective.num_classes
+        check_checkpoint(checkpoints.progress(), config.out, config, num_classes)
         return checkpoints.restore(trainer.like)
     state = trainer.init()
     if config.init_from is not None:
