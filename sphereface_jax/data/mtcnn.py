@@ -109,7 +109,7 @@ def load_weights(name: str) -> list[np.ndarray]:
     if package is None or not package.submodule_search_locations:
         raise FileNotFoundError(
             "the face detector needs the weights in PyPI's mtcnn, which is not installed; "
-            "pip install 'sphereface-jax[detect]'"
+            "`pip install '.[detect]'` in the folder of this project brings them"
         )
     path = Path(package.submodule_search_locations[0]) / "assets" / "weights" / f"{name}.lz4"
     data = path.read_bytes() if path.is_file() else b""
