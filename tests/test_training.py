@@ -33,7 +33,7 @@ from sphereface_jax.training.ledger import NonFiniteLossError
 from sphereface_jax.training.loop import train
 from sphereface_jax.training.optimizer import make_optimizer
 from sphereface_jax.training.reporting import Reporter
-from sphereface_jax.training.run_folder import RunFolder, read_records, write_json
+from sphereface_jax.training.run_folder import RunFolder, read_config, read_records, write_json
 from sphereface_jax.training.saved_run import load_run, start_from
 from sphereface_jax.training.signals import Interrupted
 from sphereface_jax.training.step import compile_train_step, make_train_step
@@ -104,6 +104,17 @@ def test_another_config_into_the_same_folder_is_refused(finished: TrainConfig) -
         ValueError, match=r"another config \(loss.margin: None -> 3; seed: 0 -> 5\)"
     ):
         train(other, console=quiet())
+
+
+def test_another_config_may_take_over_a_run_that_has_no_checkpoint(tmp_path: Path) -> None:
+    faces = make_folder(tmp_path / "faces", {"ann": 4, "bob": 4})
+    config = tiny_config(tmp_path / "run", steps=2)
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, train=str(faces)))
+    with pytest.raises(ValueError, match=r"found 112x112; align .* --data.resize"):
+        train(config, console=quiet())
+    mended = dataclasses.replace(config, data=dataclasses.replace(config.data, resize=True))
+    assert train(mended, console=quiet())["step"] == 2
+    assert read_config(config.out).data.resize
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
