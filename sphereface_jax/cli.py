@@ -23,7 +23,7 @@ app = tyro.extras.SubcommandApp()
 _ADVICE = {
     errno.EACCES: "change its permissions, or name another place",
     errno.EPERM: "change its permissions, or name another place",
-    errno.EROFS: "it cannot be written to; name another place",
+    errno.EROFS: "name another place",
     errno.ENOTDIR: "a folder above it is a file; name another place",
     errno.EISDIR: "expected a file, found a folder",
     errno.ENOSPC: "free some space and give the same command again, or name another place",

@@ -79,7 +79,7 @@ def test_a_bad_line_is_named(faces: Path, tmp_path: Path, text: str, message: st
 def test_missing_files(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="expected a list file"):
         ListSource(tmp_path / "none.txt")
-    with pytest.raises(FileNotFoundError, match=r"first image is not at .* --data.root"):
+    with pytest.raises(FileNotFoundError, match=r"first image is not at .*--data.root"):
         open_source(write(tmp_path / "a.txt", "x/y.png 0\n"))
     (tmp_path / "b.txt").write_bytes(b"x/y.png 0\n\xff\xfe\n")
     with pytest.raises(ValueError, match="expected a list file in UTF-8"):

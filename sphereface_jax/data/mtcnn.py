@@ -2,7 +2,7 @@
 
 Three small networks in a cascade: P-Net slides over a pyramid of the image and proposes boxes,
 R-Net rejects most of them, O-Net refines the rest and finds five points. That wheel runs them in
-TensorFlow; here it only lends its weights (`pip install sphereface-jax[detect]` brings it and lz4,
+TensorFlow; here it only lends its weights (`pip install ".[detect]"` brings it and lz4,
 no framework), and they are loaded only if their bytes are the released ones.
 
 Reference: Zhang et al., "Joint Face Detection and Alignment using Multi-task Cascaded Convolutional
