@@ -6,9 +6,6 @@ import json
 import math
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import chex
@@ -19,7 +16,7 @@ import optax
 import pytest
 from faces_on_disk import make_folder
 from rich.console import Console
-from tiny_run import as_flags, tiny_config
+from tiny_run import tiny_config
 
 from sphereface_jax import LOSSES, sphereface2_bias_init
 from sphereface_jax.training.config import (
@@ -249,25 +246,6 @@ def assert_same_weights(first: Path, second: Path) -> None:
     ours, theirs = load_run(first), load_run(second)
     for name in ("params", "prototypes"):
         chex.assert_trees_all_equal(getattr(ours, name), getattr(theirs, name))
-
-
-def test_kill_9_at_random_moments_ends_in_the_same_bits(tmp_path: Path) -> None:
-    undisturbed = tiny_config(tmp_path / "a", steps=40)
-    killed = dataclasses.replace(undisturbed, out=tmp_path / "b")
-    train(undisturbed, console=quiet())
-    rng = np.random.default_rng(0)
-    command = [sys.executable, "-m", "sphereface_jax.cli", "train", *as_flags(killed)]
-    for _ in range(2):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        start = time.monotonic()
-        while not (killed.out / "metrics.jsonl").is_file() and time.monotonic() - start < 120:
-            time.sleep(0.01)
-        time.sleep(rng.uniform(0, 0.15))
-        process.kill()
-        process.wait()
-    train(killed, console=quiet())
-    assert losses(killed.out) == losses(undisturbed.out)
-    assert_same_weights(killed.out, undisturbed.out)
 
 
 def test_init_from_takes_the_weights(finished: TrainConfig, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import signal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.multihost_utils import process_allgather
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -55,6 +56,11 @@ def launched_by_cluster() -> bool:
 def is_main() -> bool:
     """Whether this is the process that writes and speaks."""
     return jax.process_index() == 0
+
+
+def all_agree(answer: bool) -> bool:
+    """Whether every process says yes; all must ask together, and wait for each other."""
+    return bool(np.all(process_allgather(np.asarray(answer))))
 
 
 class Agreement:

@@ -13,7 +13,15 @@ from sphereface_jax.training.run_folder import read_records
 
 
 class NonFiniteLossError(RuntimeError):
-    """The loss or its gradient stopped being a number."""
+    """The loss, its gradient or the weights stopped being numbers.
+
+    Attributes:
+      step: the step whose loss, gradient or new weights these are.
+    """
+
+    def __init__(self, step: int, message: str):
+        super().__init__(message)
+        self.step = step
 
 
 class Ledger:
@@ -56,7 +64,7 @@ class Ledger:
         values = {name: float(value) for name, value in metrics.items()}
         if not (math.isfinite(values["loss"]) and math.isfinite(values["gradient_norm"])):
             raise NonFiniteLossError(
-                f"step {step}: loss {values['loss']}, gradient norm {values['gradient_norm']}"
+                step, f"step {step}: loss {values['loss']}, gradient norm {values['gradient_norm']}"
             )
         if step % self._config.log_every == 0 or step == self._config.steps:
             self._log(step, values)

@@ -5,7 +5,9 @@ the global example index, λ and the learning rate from the step; what else chan
 checkpoint. So a run that is killed and started again ends in the same bits.
 """
 
-from contextlib import ExitStack, closing
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,17 +17,19 @@ from rich.console import Console
 from sphereface_jax.data.pipeline import make_pipeline
 from sphereface_jax.data.sources import FaceSource
 from sphereface_jax.training.checkpoint import Checkpoints
-from sphereface_jax.training.config import TrainConfig, to_dict
-from sphereface_jax.training.distributed import Agreement, is_main
+from sphereface_jax.training.config import TrainConfig
+from sphereface_jax.training.distributed import Agreement, all_agree, is_main
 from sphereface_jax.training.input import face_transform, open_training_data
 from sphereface_jax.training.ledger import Ledger, NonFiniteLossError
 from sphereface_jax.training.model_card import write_model_card
 from sphereface_jax.training.partition import shard_batch
-from sphereface_jax.training.reporting import Reporter
-from sphereface_jax.training.run_folder import RunFolder, read_json, write_json
+from sphereface_jax.training.reporting import Reporter, warn
+from sphereface_jax.training.run_folder import RunFolder, read_json, read_records, write_json
 from sphereface_jax.training.saved_run import check_checkpoint, check_start, start_from
-from sphereface_jax.training.signals import Interrupted, catch_signals
+from sphereface_jax.training.saving import PATIENCE_AT_THE_END, PATIENCE_WHEN_STOPPED, Saver
+from sphereface_jax.training.signals import Caught, Interrupted, catch_signals
 from sphereface_jax.training.state import TrainState
+from sphereface_jax.training.suspects import name_batch
 from sphereface_jax.training.trainer import Trainer, make_trainer
 from sphereface_jax.training.validation import Validator
 
@@ -65,15 +69,18 @@ def train(
     with ExitStack() as stack:
         stack.enter_context(run)
         checkpoints = stack.enter_context(
-            Checkpoints(run.checkpoints, keep=config.keep_checkpoints)
+            Checkpoints(
+                run.checkpoints, keep=config.keep_checkpoints, warn=lambda line: warn(console, line)
+            )
         )
         state = _initial_state(trainer, checkpoints, console)
         start = int(state.step)
         run.cut_back(start)
         _introduce(trainer, source, start, console)
         reporter = stack.enter_context(Reporter(run, console, start=start, steps=config.steps))
+        saver = Saver(checkpoints, config, trainer.objective.num_classes, reporter.warn)
         validator = Validator(held_out, config, trainer.graph) if held_out is not None else None
-        record = _run_steps(trainer, state, source, checkpoints, reporter, validator)
+        record = _run_steps(trainer, state, source, saver, reporter, validator)
         if is_main():
             write_json(run.result, record)
             write_model_card(run.path)
@@ -110,7 +117,7 @@ def _run_steps(
     trainer: Trainer,
     state: TrainState,
     source: FaceSource,
-    checkpoints: Checkpoints,
+    saver: Saver,
     reporter: Reporter,
     validator: Validator | None,
 ) -> dict[str, Any]:
@@ -129,46 +136,81 @@ def _run_steps(
     ledger = Ledger(config, trainer.objective, reporter)
     agreed = Agreement(trainer.mesh)
     skipped = 0
-    with catch_signals() as caught, closing(pipeline):
+    with (
+        catch_signals() as caught,
+        closing(pipeline),
+        _naming_the_batch(reporter.run.path, source, config, saver),
+    ):
+        if _scores(config, start) and not all_agree(_is_scored(reporter.run, start)):
+            _score(validator, state, start, reporter, caught)
         for step in range(start + 1, config.steps + 1):
             with ledger.watch.waiting():
                 batch = shard_batch(next(pipeline), trainer.mesh)
             state, metrics = trainer.step(state, batch)
-            try:
-                ledger.push(step, metrics)
-                last, stop = step == config.steps, agreed(caught.signum or 0)
-                saves = step % config.checkpoint_every == 0 or last or bool(stop)
-                scores = validator is not None and (step % config.val.every == 0 or last)
-                if saves or scores:
-                    ledger.flush()
-            except NonFiniteLossError as error:
-                raise NonFiniteLossError(f"{error}; {_advice(checkpoints)}") from None
-            if validator is not None and scores:
-                reporter.validation({"step": step} | validator.score(state))
+            ledger.push(step, metrics)
+            saves = step % config.checkpoint_every == 0 and step < config.steps
+            scores = _scores(config, step)
+            if saves or scores:
+                ledger.flush()
+            if scores:
+                _score(validator, state, step, reporter, caught)
+            stop = agreed(caught.signum or 0)
+            if stop:
+                ledger.flush()
+                saver.finish(step, state, patience=PATIENCE_WHEN_STOPPED)
+                raise Interrupted(stop)
             if saves:
-                checkpoints.save(step, state, _progress(trainer, step))
+                saver.save(step, state)
+            saver.look()
             if pipeline.skipped > skipped:
                 skipped = pipeline.skipped
                 reporter.warn(f"{skipped} unreadable images were replaced so far")
-            if stop:
-                checkpoints.wait()
-                raise Interrupted(stop)
-    checkpoints.wait()
+        ledger.flush()
+        saver.finish(config.steps, state, patience=PATIENCE_AT_THE_END)
     return ledger.record
 
 
-def _progress(trainer: Trainer, step: int) -> dict[str, Any]:
-    return {
-        "examples": step * trainer.config.batch_size,
-        "num_classes": trainer.objective.num_classes,
-        "config": to_dict(trainer.config),
-    }
-
-
-def _advice(checkpoints: Checkpoints) -> str:
-    latest = checkpoints.latest_step()
-    kept = f"the checkpoint of step {latest} is kept" if latest else "nothing was saved yet"
-    return (
-        f"{kept}. Try a lower --optimizer.learning-rate, --optimizer.warmup-steps 100, "
-        "--optimizer.clip-norm 5, or a larger --loss.lambda-minimum"
+def _scores(config: TrainConfig, step: int) -> bool:
+    """Whether a step is one to score the held-out identities at."""
+    return config.val.fraction > 0 and (
+        step == config.steps or (step > 0 and step % config.val.every == 0)
     )
+
+
+def _is_scored(run: RunFolder, step: int) -> bool:
+    """Whether the held-out identities were scored at a step; a signal may have cut that short."""
+    return any(record["step"] == step for record in read_records(run.validation))
+
+
+def _score(
+    validator: Validator | None,
+    state: TrainState,
+    step: int,
+    reporter: Reporter,
+    caught: Caught,
+) -> None:
+    """Scores the held-out identities; a signal cuts it short, and the resumed run does it anew."""
+    assert validator is not None
+    # Several processes stop together, after a step.
+    advance = caught.check if jax.process_count() == 1 else lambda count: None
+    with suppress(Interrupted):
+        reporter.validation({"step": step} | validator.score(state, advance=advance))
+
+
+@contextmanager
+def _naming_the_batch(
+    run: Path, source: FaceSource, config: TrainConfig, saver: Saver
+) -> Iterator[None]:
+    """Adds to a loss that is no number which images it was of, and what to do."""
+    try:
+        yield
+    except NonFiniteLossError as error:
+        saver.settle()
+        latest = saver.latest_step()
+        kept = f"the checkpoint of step {latest} is kept" if latest else "nothing was saved yet"
+        raise NonFiniteLossError(
+            error.step,
+            f"{error}, {name_batch(run, source, config, error.step)}; {kept}. Look at the images, "
+            "or try a lower --optimizer.learning-rate, --optimizer.warmup-steps 100, "
+            "--optimizer.clip-norm 5, or a larger --loss.lambda-minimum",
+        ) from None

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,10 +18,10 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.text import Text
-from tensorboardX import SummaryWriter
 
 from sphereface_jax.training.distributed import is_main
-from sphereface_jax.training.run_folder import RunFolder, append_record
+from sphereface_jax.training.logs import EventLog, RecordLog
+from sphereface_jax.training.run_folder import RunFolder
 
 
 class RateColumn(ProgressColumn):
@@ -62,6 +61,11 @@ def counting(
         yield lambda count: progress.advance(task, count)
 
 
+def warn(console: Console, message: str) -> None:
+    """Says something that the user should act on."""
+    console.print(f"warning: {message}", style="yellow", highlight=False)
+
+
 class Stopwatch:
     """Measures images a second and the share of time spent waiting for input, between logs."""
 
@@ -98,12 +102,9 @@ class Reporter:
     def __init__(self, run: RunFolder, console: Console, *, start: int, steps: int):
         self.run = run
         self.console = console
-        self._tensorboard = SummaryWriter(
-            str(run.path / "tensorboard"),
-            purge_step=start + 1,
-            flush_secs=30,
-            write_to_disk=is_main(),
-        )
+        self._metrics, self._validation = RecordLog(run.metrics), RecordLog(run.validation)
+        self._tensorboard = EventLog(run.path / "tensorboard", purge_step=start + 1)
+        self._disk_takes = True
         self._progress = progress_bar(console, "steps")
         self._task = self._progress.add_task("training", total=steps, completed=start)
 
@@ -118,6 +119,9 @@ class Reporter:
         traceback: TracebackType | None,
     ) -> None:
         self._progress.stop()
+        with self._warning_once():
+            self._metrics.flush()
+            self._validation.flush()
         self._tensorboard.close()
 
     def advance(self) -> None:
@@ -126,8 +130,7 @@ class Reporter:
 
     def metrics(self, record: dict[str, Any]) -> None:
         """Logs the metrics of one step."""
-        self._append(self.run.metrics, record)
-        self._to_tensorboard(record)
+        self._log(self._metrics, record, prefix="train/")
         line = (
             f"step {record['step']:>6}  loss {record['loss']:7.4f}  "
             f"accuracy {record['accuracy']:6.1%}  angle {record['target_angle']:5.1f}°  "
@@ -143,8 +146,7 @@ class Reporter:
 
     def validation(self, record: dict[str, Any]) -> None:
         """Logs a score on held-out identities."""
-        self._append(self.run.validation, record)
-        self._to_tensorboard(record, prefix="validation/")
+        self._log(self._validation, record, prefix="validation/")
         self.console.print(
             f"step {record['step']:>6}  held-out identities: accuracy "
             f"{record['accuracy_10_fold']:.2%} ± {record['accuracy_std']:.2%}",
@@ -153,13 +155,30 @@ class Reporter:
 
     def warn(self, message: str) -> None:
         """Says something that the user should act on."""
-        self.console.print(f"warning: {message}", style="yellow", highlight=False)
+        warn(self.console, message)
 
-    def _append(self, path: Path, record: dict[str, Any]) -> None:
-        if is_main():
-            append_record(path, record)
+    def _log(self, log: RecordLog, record: dict[str, Any], *, prefix: str) -> None:
+        numbers = {
+            prefix + name: value
+            for name, value in record.items()
+            if name != "step" and isinstance(value, int | float)
+        }
+        if not is_main():
+            return
+        with self._warning_once():
+            log.append(record)
+            self._tensorboard.append(record["step"], numbers)
 
-    def _to_tensorboard(self, record: dict[str, Any], prefix: str = "train/") -> None:
-        for name, value in record.items():
-            if name != "step" and isinstance(value, int | float):
-                self._tensorboard.add_scalar(prefix + name, value, record["step"])
+    @contextmanager
+    def _warning_once(self) -> Iterator[None]:
+        """Where the disk refuses a record, says so once until it takes one again."""
+        try:
+            yield
+            self._disk_takes = True
+        except OSError as error:
+            if self._disk_takes:
+                self.warn(
+                    f"{self.run.path}: the logs cannot be written ({error.strerror}); training "
+                    "goes on and metrics wait in memory. Free some space"
+                )
+            self._disk_takes = False

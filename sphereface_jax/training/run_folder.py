@@ -126,6 +126,8 @@ class RunFolder:
             ) from error
         self._refuse_another_config()
         write_json(self.path / "config.json", to_dict(self.config))
+        for left in self.path.glob(".*.tmp"):  # by a process that was killed while writing
+            left.unlink()
         return self
 
     def __exit__(
@@ -179,9 +181,3 @@ class RunFolder:
             return
         cut_records(self.metrics, last_step)
         cut_records(self.validation, last_step)
-
-
-def append_record(path: Path, record: dict[str, Any]) -> None:
-    """Appends one JSON object as one line."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")

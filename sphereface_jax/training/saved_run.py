@@ -45,11 +45,11 @@ class SavedRun:
 
 
 def load_run(path: Path) -> SavedRun:
-    """Reads the newest checkpoint of a run, on whatever devices there are.
+    """Reads the newest whole checkpoint of a run, on whatever devices there are.
 
     Raises:
       FileNotFoundError: the folder holds no run, or the run has no checkpoint yet.
-      ValueError: config.json is damaged.
+      ValueError: config.json is damaged, or every checkpoint is.
     """
     config = read_config(path)
     with Checkpoints(path / "checkpoints") as checkpoints:
@@ -62,9 +62,7 @@ def load_run(path: Path) -> SavedRun:
         everywhere = NamedSharding(jax.make_mesh((jax.device_count(),), ("data",)), PartitionSpec())
         shapes = jax.eval_shape(init)
         like = abstract(shapes, jax.tree.map(lambda _: everywhere, shapes))
-        weights = checkpoints.restore_weights(like)
-        step = checkpoints.latest_step()
-    assert step is not None
+        step, weights = checkpoints.restore_weights(like)
     averaged = weights["ema_params"]
     return SavedRun(
         path=path,

@@ -9,7 +9,7 @@ from types import FrameType
 
 
 class Interrupted(SystemExit):
-    """The run was asked to stop, and saved before it did; exits with 128 + the signal."""
+    """The run was asked to stop, and saves before it does; exits with 128 + the signal."""
 
     def __init__(self, signum: int):
         super().__init__(128 + signum)
@@ -20,6 +20,15 @@ class Caught:
     """The signal that came, if one did."""
 
     signum: int | None = None
+
+    def check(self, *_: object) -> None:
+        """Raises where one came, to leave work that need not be done.
+
+        Raises:
+          Interrupted: it did.
+        """
+        if self.signum is not None:
+            raise Interrupted(self.signum)
 
 
 @contextmanager

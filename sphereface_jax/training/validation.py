@@ -1,6 +1,7 @@
 """Verification on identities that training never sees, scored while it runs."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -55,10 +56,16 @@ class Validator:
         self._graph = graph
         self._pixel_divisor = config.data.pixel_divisor
 
-    def score(self, state: TrainState) -> dict[str, Any]:
+    def score(
+        self, state: TrainState, *, advance: Callable[[int], None] = lambda count: None
+    ) -> dict[str, Any]:
         """Returns the protocol's numbers for the averaged weights, or the weights if none are.
 
         All processes must call it together.
+
+        Args:
+          state: of the run.
+          advance: called with the number of images embedded since the last call.
         """
         params = state.params if state.ema_params is None else state.ema_params
         whole = jax.device_put((params, state.model_state), state.step.sharding)
@@ -68,6 +75,7 @@ class Validator:
             self._images,
             transform=self._transform,
             batch_size=self._batch_size,
+            advance=advance,
         )
         embeddings = process_allgather(embeddings, tiled=True)[: self._count]
         return lfw_authors(embeddings.reshape(len(embeddings), -1), self.pairs).to_json()

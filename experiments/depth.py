@@ -1,0 +1,35 @@
+"""What depth does: SphereNet with 4, 10, 20, 36 and 64 convolutions, at one budget.
+
+The paper's comparison of depths, on the same loss and data. The cpu preset stops at 20; the deeper
+two want an accelerator.
+
+    python -m experiments.depth                  # cpu: synthetic faces, tested on strangers
+    python -m experiments.depth --preset paper --train CASIA --pairs PAIRS --images LFW
+"""
+
+import dataclasses
+
+from experiments.study import Options, run_study, start
+from sphereface_jax.training.config import TrainConfig
+
+DEPTHS = {"smoke": (4, 10), "cpu": (4, 10, 20), "paper": (4, 10, 20, 36, 64)}
+
+
+def variants(options: Options) -> dict[str, TrainConfig]:
+    """A config for each depth."""
+    base = options.base_config()
+    return {
+        f"SphereNet-{depth}": dataclasses.replace(
+            base, model=dataclasses.replace(base.model, name=f"spherenet{depth}")
+        )
+        for depth in DEPTHS[options.preset]
+    }
+
+
+def main(options: Options) -> None:
+    """Trains and examines each."""
+    run_study("depth", options, variants(options))
+
+
+if __name__ == "__main__":
+    start(main, Options, __doc__)

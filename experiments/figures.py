@@ -1,0 +1,239 @@
+"""Draws every table and figure of the experiments and benchmarks from their results.
+
+    python -m experiments.figures
+
+reads experiments/results/*.json and writes docs/results.md and docs/images/. Nothing on that page
+is typed. The spheres that turn, sphere3d_cpu.html, hold all of plotly and are drawn anew rather
+than kept in the repository.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+from experiments import plots, sphere_figure, tables
+from experiments.benchmarks.machine import RESULTS
+from sphereface_jax.training.run_folder import read_json, write_atomically
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+PUBLISHED = Path(__file__).resolve().parent / "published.json"
+Results = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Section:
+    """How the results of an experiment are shown.
+
+    Attributes:
+      title: its heading.
+      said: a sentence or two on what is shown.
+      command: what measured it; PRESET stands for the preset.
+      table: from results to Markdown.
+      figures: from the end of a picture's name, suffix and all, to what draws it.
+    """
+
+    title: str
+    said: str
+    command: str
+    table: Callable[[Results], str]
+    figures: Mapping[str, Callable[[Results, Path], None]]
+
+
+def study(title: str, said: str, name: str, first: str, *, curves: bool = False) -> Section:
+    """The section of an experiment of run_study."""
+    figures = {".svg": plots.draw_study} | ({"_curves.svg": plots.draw_curves} if curves else {})
+    command = f"python -m experiments.{name} --preset PRESET"
+    return Section(title, said, command, lambda results: tables.study(results, first), figures)
+
+
+def benchmark(title: str, said: str, command: str, table: Callable[[Results], str]) -> Section:
+    """The section of a benchmark, which has no figures."""
+    return Section(title, said, f"python experiments/benchmarks/{command}", table, {})
+
+
+SECTIONS = {
+    "sphere3d": Section(
+        "What margins look like",
+        "Six people, three dimensions, one sphere for each m; under each the angles between two "
+        "images of one person and of two people.",
+        "python -m experiments.sphere3d --preset PRESET",
+        tables.spheres,
+        {
+            ".svg": sphere_figure.draw_still,
+            ".png": sphere_figure.draw_still,
+            ".html": sphere_figure.draw_turning,
+        },
+    ),
+    "margins": study(
+        "Margins", "Softmax, and A-Softmax with m = 1 to 4, at one budget.", "margins", "loss"
+    ),
+    "lambda_schedules": study(
+        "Schedules of λ",
+        "A-Softmax with m = 4; each line changes one number of the first one's schedule. No "
+        "gradient is clipped.",
+        "lambda_schedules",
+        "schedule",
+        curves=True,
+    ),
+    "gradients": study(
+        "Gradients",
+        "One loss, three gradients: see [Losses](losses.md).",
+        "gradients",
+        "gradient",
+        curves=True,
+    ),
+    "losses": study(
+        "The family",
+        "Every loss at its own defaults and at one budget, which is no contest of the losses at "
+        "their best.",
+        "losses",
+        "loss",
+    ),
+    "depth": study("Depth", "SphereNet by its number of convolutions.", "depth", "network"),
+    "casia_lfw_ytf": Section(
+        "The paper's recipe",
+        "Training, then every benchmark whose data were there.",
+        "python -m experiments.casia_lfw_ytf --preset PRESET",
+        tables.benchmarks,
+        {},
+    ),
+    "accuracy": Section(
+        "Against plain PyTorch",
+        "The same network, weights, batches and steps, here and in a plain PyTorch loop with the "
+        "reference A-Softmax.",
+        "python -m experiments.benchmarks.accuracy --preset PRESET",
+        tables.goals,
+        {".svg": plots.draw_accuracy},
+    ),
+    "scale_classes": Section(
+        "A million classes",
+        "Whole training steps, network, head and optimiser, with each way to hold the classes.",
+        "python -m experiments.scale_classes --preset PRESET",
+        tables.classes,
+        {".svg": plots.draw_classes},
+    ),
+    "head": benchmark(
+        "The heads alone",
+        "Forward and both gradients of A-Softmax, m = 4; the docstring names the contenders.",
+        "head.py --preset PRESET",
+        tables.heads,
+    ),
+    "head_devices": benchmark(
+        "What a device holds of a million classes",
+        "Compiled for so many devices and never run: XLA's own account.",
+        "head_devices.py",
+        tables.devices,
+    ),
+    "faces_lfw": Section(
+        "Real faces",
+        "SphereNet-4 learns from 282 people and is scored on LFW; the README has the command.",
+        "sphereface train; sphereface evaluate",
+        tables.lfw,
+        {},
+    ),
+    "input": benchmark(
+        "Reading faces",
+        "The best of five rounds; the bare decoding is OpenCV's.",
+        "input.py --faces DIR --threads 2",
+        tables.reading,
+    ),
+    "identification": benchmark(
+        "Searching a million", "", "identification.py --preset PRESET", tables.search
+    ),
+    "verification": benchmark(
+        "LFW's protocols from stored vectors",
+        "",
+        "verification.py --preset PRESET",
+        tables.protocol_times,
+    ),
+}
+PRESETS = ("cpu", "paper", "goals", "batch512", "million", "blocks", "full")
+
+
+def machine(found: Results | str) -> str:
+    """A sentence on the machine."""
+    if isinstance(found, str):
+        return found
+    return (
+        f"{found['cores']} cores of {found['processor']}, {found['memory_gib']:g} GiB, device "
+        f"{found['device']} × {found['devices']}, jax {found['jax']}, Python {found['python']}; "
+        f"load {found['load_before']:g} at the start"
+    )
+
+
+def measured() -> dict[str, tuple[Section, str, Results]]:
+    """All results there are that a section shows, by the name of their file."""
+    found = {}
+    for name, section in SECTIONS.items():
+        for preset in ("", *PRESETS):
+            path = RESULTS / f"{name}{preset and '_'}{preset}.json"
+            if path.is_file():
+                found[path.stem] = section, preset, read_json(path)
+    return found
+
+
+def chapter(name: str, section: Section, preset: str, results: Results) -> str:
+    """The Markdown of one file of results."""
+    seconds = results.get("seconds")  # of the whole, or for a benchmark of each part
+    took = f" It took {seconds / 60:.0f} minutes." if isinstance(seconds, float) else ""
+    exam = f" Scored on {results['exam']}." if "exam" in results else ""
+    pictures = [
+        f"![{section.title}](images/{name}{end})" for end in section.figures if end[-4:] == ".svg"
+    ]
+    pages = [
+        f"[To be turned](images/{name}{end})" for end in section.figures if end[-5:] == ".html"
+    ]
+    parts = [
+        f"## {section.title}" + (f" ({preset})" if preset else ""),
+        *([section.said + exam] if section.said else []),
+        f"`{section.command.replace('PRESET', preset)}` on {machine(results['machine'])}.{took}",
+        *pictures,
+        *pages,
+        section.table(results),
+    ]
+    return "\n\n".join(parts)
+
+
+def published() -> str:
+    """The table of others' numbers."""
+    content = read_json(PUBLISHED)
+    columns = {key: lambda row, key=key: row[key] for key in ("test", "number", "source")}
+    rows = [(row["setting"], row) for row in content["rows"]]
+    return f"## Published by others\n\n{content['note']}\n\n" + tables.table(
+        rows, "setting", columns
+    )
+
+
+def page(found: Mapping[str, tuple[Section, str, Results]]) -> str:
+    """The text of docs/results.md."""
+    opening = (
+        "# Results\n\nWritten by `python -m experiments.figures` from experiments/results/; do not "
+        "edit. What was measured on one machine under a load says more about accuracy than about "
+        "speed."
+    )
+    chapters = [chapter(name, *each) for name, each in found.items()]
+    return "\n\n".join([opening, *chapters, published()]) + "\n"
+
+
+def main() -> None:
+    """Writes the page and its figures."""
+    matplotlib.rcParams |= {
+        "axes.titlesize": 10,
+        "svg.fonttype": "none",
+        "svg.hashsalt": "sphereface_jax",
+    }
+    images, found = DOCS / "images", measured()
+    images.mkdir(parents=True, exist_ok=True)
+    for name, (section, _, results) in found.items():
+        for end, draw in section.figures.items():
+            draw(results, images / f"{name}{end}")
+            print(images / f"{name}{end}")
+    write_atomically(DOCS / "results.md", page(found))
+    print(DOCS / "results.md")
+
+
+if __name__ == "__main__":
+    main()

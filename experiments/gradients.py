@@ -1,0 +1,39 @@
+"""Three gradients of one loss: the exact one, the detached one, and the authors' Caffe layer's.
+
+All have the same value. `exact` differentiates ψ, whose slope in the cosine reaches m²; `caffe`
+scales the embedding's gradient to a bounded length, mixes in λ parts of the plain one and gives the
+prototypes that of a linear layer, after which they return to the sphere; `detached` passes the
+plain cosine's gradient (OpenSphere). Formulas: docs/losses.md, "Gradients".
+
+    python -m experiments.gradients              # cpu: synthetic faces, tested on strangers
+    python -m experiments.gradients --preset paper --train CASIA --pairs PAIRS --images LFW
+"""
+
+import dataclasses
+
+from experiments.study import Options, run_study, start
+from sphereface_jax.training.config import TrainConfig
+
+GRADIENTS = {
+    "smoke": ("detached", "caffe"),
+    "cpu": ("exact", "detached", "caffe"),
+    "paper": ("exact", "detached", "caffe"),
+}
+
+
+def variants(options: Options) -> dict[str, TrainConfig]:
+    """A config for each gradient."""
+    base = options.base_config()
+    return {
+        gradient: dataclasses.replace(base, loss=dataclasses.replace(base.loss, gradient=gradient))
+        for gradient in GRADIENTS[options.preset]
+    }
+
+
+def main(options: Options) -> None:
+    """Trains and examines each."""
+    run_study("gradients", options, variants(options))
+
+
+if __name__ == "__main__":
+    start(main, Options, __doc__)

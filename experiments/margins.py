@@ -1,0 +1,34 @@
+"""What the margin does: softmax against A-Softmax with m = 1, 2, 3, 4.
+
+The paper's comparison of margins: one network, one budget, five losses. m = 1 has no margin and
+only normalises the prototypes; the larger m is, the smaller an angle must be before its example is
+content.
+
+    python -m experiments.margins                # cpu: synthetic faces, tested on strangers
+    python -m experiments.margins --preset paper --train CASIA --pairs PAIRS --images LFW
+"""
+
+import dataclasses
+
+from experiments.study import Options, run_study, start
+from sphereface_jax.training.config import TrainConfig
+
+
+def variants(options: Options) -> dict[str, TrainConfig]:
+    """A config for softmax and for each margin."""
+    base = options.base_config()
+    losses = {"softmax": dataclasses.replace(base.loss, name="softmax", margin=None)} | {
+        f"m = {margin}": dataclasses.replace(base.loss, margin=margin) for margin in (1, 2, 3, 4)
+    }
+    if options.preset == "smoke":
+        losses = {name: losses[name] for name in ("softmax", "m = 4")}
+    return {name: dataclasses.replace(base, loss=loss) for name, loss in losses.items()}
+
+
+def main(options: Options) -> None:
+    """Trains and examines each."""
+    run_study("margins", options, variants(options))
+
+
+if __name__ == "__main__":
+    start(main, Options, __doc__)

@@ -1,0 +1,209 @@
+"""The Markdown tables of docs/results.md, each from the results of one experiment."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+Results = Mapping[str, Any]
+Columns = Mapping[str, Callable[[Results], str]]
+
+
+def table(rows: Iterable[tuple[str, Results]], first: str, columns: Columns) -> str:
+    """A table with a line for each row; a cell whose number is not there is a dash."""
+    lines = [f"| {' | '.join([first, *columns])} |", "|---" * (len(columns) + 1) + "|"]
+    for name, found in rows:
+        cells = [name, *(_cell(make, found) for make in columns.values())]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(make: Callable[[Results], str], found: Results) -> str:
+    try:
+        return make(found)
+    except KeyError:
+        return "–"
+
+
+def percent(number: float, digits: int = 2) -> str:
+    """A share in per cent."""
+    return f"{100 * number:.{digits}f} %"
+
+
+def accuracy(found: Results) -> str:
+    """A verification protocol's accuracy with the deviation of its folds."""
+    deviation = found.get("accuracy_std")
+    spread = "" if deviation is None else f" ± {percent(deviation)}"
+    return percent(found["accuracy_10_fold"]) + spread
+
+
+LEARNT: Columns = {
+    "training loss": lambda found: f"{found['training']['loss']:.3f}",
+    "training accuracy": lambda found: percent(found["training"]["accuracy"], 1),
+    "`lfw_authors`": lambda found: accuracy(found["verification"]),
+    "EER": lambda found: percent(found["verification"]["equal_error_rate"]),
+    "TAR at FAR 1e-2": lambda found: percent(found["verification"]["tar_at_far"]["1e-2"], 1),
+    "angle to own mean": lambda found: f"{found['geometry']['angles']['intra_class_mean']:.1f}°",
+    "to nearest other": lambda found: (
+        f"{found['geometry']['angles']['inter_class_nearest_mean']:.1f}°"
+    ),
+}
+
+
+def study(results: Results, first: str) -> str:
+    """The table of an experiment of run_study."""
+    said = table(results["variants"].items(), first, LEARNT)
+    gone = {name: row["diverged"] for name, row in results["variants"].items() if "diverged" in row}
+    notes = [f"\n\n{name} diverged: {message}." for name, message in gone.items()]
+    return said + "".join(notes)
+
+
+def spheres(results: Results) -> str:
+    """The table of sphere3d.py."""
+    columns = {
+        "accuracy": lambda found: percent(found["accuracy"]),
+        "angle to own mean": lambda found: f"{found['angles']['intra_class_mean']:.1f}°",
+        "means, nearest two": lambda found: f"{found['angles']['inter_class_nearest_min']:.1f}°",
+        "angular Fisher score": lambda found: f"{found['angular_fisher_score']:.4f}",
+    }
+    return table(results["variants"].items(), "margin", columns)
+
+
+def classes(results: Results) -> str:
+    """The table of scale_classes.py."""
+    columns = {
+        "a step": lambda found: f"{found['seconds_per_step']:.2f} s",
+        "fastest step": lambda found: f"{found['fastest_step']:.2f} s",
+        "peak memory": lambda found: f"{found['peak_gib']:.1f} GiB",
+        "first loss": lambda found: f"{found['losses'][0]:.3f}",
+        "last loss": lambda found: f"{found['losses'][-1]:.3f}",
+    }
+    return table(results["variants"].items(), "head", columns)
+
+
+def benchmarks(results: Results) -> str:
+    """The table of casia_lfw_ytf.py."""
+    return protocols(
+        {
+            f"{name}, `{protocol}`": found
+            for name, scored in results["benchmarks"].items()
+            for protocol, found in scored.items()
+        }
+    )
+
+
+def lfw(results: Results) -> str:
+    """The table of faces_lfw.json."""
+    return protocols({f"LFW, `{name}`": found for name, found in results["protocols"].items()})
+
+
+def protocols(rows: Mapping[str, Results]) -> str:
+    """What `sphereface evaluate` found, a line a protocol."""
+    columns = {
+        "accuracy": accuracy,
+        "EER": lambda found: percent(found["equal_error_rate"]),
+        "rank 1": lambda found: percent(found["rank_k"]["1"]),
+        "TAR at FAR": lambda found: ", ".join(
+            f"{far}: {percent(rate, 1)}" for far, rate in found["tar_at_far"].items()
+        ),
+        "size": _size,
+    }
+    return table(rows.items(), "benchmark", columns)
+
+
+def _size(found: Results) -> str:
+    if "num_pairs" in found:
+        return f"{found['num_pairs']:,} pairs"
+    return f"{found['num_searches']:,} searches, {found['num_distractors']:,} distractors"
+
+
+def goals(results: Results) -> str:
+    """The two tables of accuracy.py: its goals, and both sides seed by seed."""
+    said = {
+        "first_steps": "first 20 losses, largest relative difference",
+        "curves": "smoothed curves, mean gap of a seed; goal: mean spread of the seeds",
+        "accuracy": "accuracy, difference of a seed; goal: deviation of the folds",
+    }
+    reached: Columns = {
+        "found": lambda goal: f"{goal['found']:.2g}",
+        "at most": lambda goal: f"{goal['at_most']:.2g}",
+        "goal": lambda goal: "met" if goal["met"] else "**missed**",
+    }
+    by_seed: Columns = {
+        "`lfw_authors`, here": lambda seed: accuracy(seed["here"]["verification"]),
+        "`lfw_authors`, PyTorch": lambda seed: accuracy(seed["there"]["verification"]),
+        "last loss, here": lambda seed: f"{seed['here']['losses'][-1]:.4f}",
+        "last loss, PyTorch": lambda seed: f"{seed['there']['losses'][-1]:.4f}",
+    }
+    rows = [(said[name], goal) for name, goal in results["goals"].items()]
+    return table(rows, "", reached) + "\n\n" + table(results["seeds"].items(), "seed", by_seed)
+
+
+def heads(results: Results) -> str:
+    """The table of benchmarks/head.py."""
+
+    def cell(name: str) -> Callable[[Results], str]:
+        return lambda size: _seconds(size["contenders"][name])
+
+    columns = {name.replace("_", " "): cell(name) for name in _contenders(results)} | {
+        "reference / dense": lambda size: f"{size['ratios']['reference / dense']:.1f}×",
+        "streaming / bare products": lambda size: (
+            f"{size['ratios']['streaming / bare_products']:.2f}×"
+        ),
+    }
+    rows = [(f"{s['classes']:,}, {s['batch']}, {s['class_block']:,}", s) for s in results["sizes"]]
+    return table(rows, "classes, batch, block", columns)
+
+
+def _contenders(results: Results) -> list[str]:
+    return [*dict.fromkeys(name for size in results["sizes"] for name in size["contenders"])]
+
+
+def _seconds(found: Results) -> str:
+    if "cannot" in found:
+        return "cannot"
+    seconds = found["seconds"]
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.1f} ms"
+
+
+def search(results: Results) -> str:
+    """The table of benchmarks/identification.py."""
+    columns = {
+        "bare product": lambda found: _seconds({"seconds": min(found["bare_product_seconds"])}),
+        "search": lambda found: _seconds({"seconds": min(found["search_seconds"])}),
+        "ratio": lambda found: f"{found['ratio']:.2f}×",
+        "memory beyond the vectors": lambda found: f"{found['peak_gib_beyond_vectors']:.1f} GiB",
+    }
+    asked = f"{results['num_probes']:,} probes, {results['num_distractors']:,} distractors"
+    return table([(asked, results)], "search", columns)
+
+
+def protocol_times(results: Results) -> str:
+    """The table of benchmarks/verification.py."""
+    times = {f"`{name}`": {"seconds": seconds} for name, seconds in results["seconds"].items()}
+    times["together"] = {"seconds": results["seconds_together"]}
+    return table(times.items(), f"{results['num_pairs']:,} pairs", {"time": _seconds})
+
+
+def reading(results: Results) -> str:
+    """The table of benchmarks/input.py."""
+    rows = {
+        name.replace("_", " "): {
+            "best": max(rates),
+            "share": results["share_of_bare_decoding"][name],
+        }
+        for name, rates in results["images_per_second"].items()
+    }
+    columns = {
+        "images a second": lambda found: f"{found['best']:,}",
+        "of bare decoding": lambda found: percent(found["share"], 0),
+    }
+    return table(rows.items(), f"{results['threads']} threads", columns)
+
+
+def devices(results: Results) -> str:
+    """The table of benchmarks/head_devices.py."""
+
+    def gib(key: str) -> Callable[[Results], str]:
+        return lambda found: f"{found[key] / 2**30:.2f} GiB"
+
+    rows = [(str(found["devices"]), found) for found in results["bytes_of_a_device"]]
+    return table(rows, "devices", {key: gib(key) for key in ("arguments", "temporaries", "total")})

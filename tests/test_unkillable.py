@@ -1,0 +1,487 @@
+"""What a run survives: damaged checkpoints, a disk that refuses, numbers that are none, signals."""
+
+import dataclasses
+import errno
+import io
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from command import refused
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+from rich.console import Console
+from tiny_run import as_flags, tiny_config
+
+from sphereface_jax.data.transforms import normalize_pixels
+from sphereface_jax.training import checkpoint, gradient, loop, saving
+from sphereface_jax.training.checkpoint import Checkpoints
+from sphereface_jax.training.config import TrainConfig, ValConfig
+from sphereface_jax.training.fingerprint import fingerprint, is_finite
+from sphereface_jax.training.ledger import NonFiniteLossError
+from sphereface_jax.training.logs import EventLog, RecordLog
+from sphereface_jax.training.loop import train
+from sphereface_jax.training.optimizer import make_optimizer
+from sphereface_jax.training.reporting import Reporter
+from sphereface_jax.training.run_folder import read_records
+from sphereface_jax.training.saved_run import load_run
+from sphereface_jax.training.signals import Interrupted
+from sphereface_jax.training.state import TrainState
+from sphereface_jax.training.trainer import make_trainer
+from sphereface_jax.training.validation import Validator
+
+# Orbax leaves the other arrays' coroutines and threads behind when one cannot be read or written.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+def quiet() -> Console:
+    return Console(file=io.StringIO(), width=1000)
+
+
+def warnings(console: Console) -> list[str]:
+    return [line for line in console.file.getvalue().splitlines() if line.startswith("warning")]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
+    """A finished run with checkpoints of steps 4, 8 and 12."""
+    config = tiny_config(tmp_path_factory.mktemp("undisturbed") / "run")
+    train(config, console=quiet())
+    return config
+
+
+@pytest.fixture
+def copy(undisturbed: TrainConfig, tmp_path: Path) -> TrainConfig:
+    """The same run, to damage; without its result, so that it would go on."""
+    shutil.copytree(undisturbed.out, tmp_path / "run")
+    (tmp_path / "run" / "result.json").unlink()
+    return dataclasses.replace(undisturbed, out=tmp_path / "run")
+
+
+def restore(config: TrainConfig) -> tuple[TrainState, list[str]]:
+    """The state that a reader gets, and what it is told."""
+    said: list[str] = []
+    with Checkpoints(config.out / "checkpoints", warn=said.append) as checkpoints:
+        return checkpoints.restore(make_trainer(config, 6).like), said
+
+
+def assert_same_end(ours: TrainConfig, theirs: TrainConfig) -> None:
+    states = [restore(config)[0] for config in (ours, theirs)]
+    for leaf, other in zip(*map(jax.tree.leaves, states), strict=True):
+        assert np.asarray(leaf).tobytes() == np.asarray(other).tobytes()
+    losses = [
+        [(record["step"], record["loss"]) for record in read_records(out / "metrics.jsonl")]
+        for out in (ours.out, theirs.out)
+    ]
+    assert losses[0] == losses[1]
+
+
+# Damaged checkpoints
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+def cut_short(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def flip_bits(path: Path) -> None:
+    """Of sixteen bytes in the middle."""
+    content = np.fromfile(path, np.uint8)
+    content[len(content) // 2 :][:16] ^= 0x5A
+    content.tofile(path)
+
+
+def flip_bits_all_over(path: Path) -> None:
+    content = np.fromfile(path, np.uint8)
+    content[::16] ^= 0x5A
+    content.tofile(path)
+
+
+DAMAGES = [remove, cut_short, flip_bits]
+
+
+def damage_all(damage: Callable[[Path], None], checkpoint: Path, pattern: str) -> None:
+    paths = [path for path in checkpoint.glob(pattern) if path.is_file()]
+    assert paths
+    for path in paths:
+        damage(path)
+
+
+@pytest.mark.parametrize("damage", [remove, cut_short, flip_bits_all_over])
+@pytest.mark.parametrize("pattern", ["weights/**/d/*", "training/manifest.ocdbt", "progress/meta*"])
+def test_a_damaged_checkpoint_is_passed_over(
+    copy: TrainConfig, damage: Callable[[Path], None], pattern: str
+) -> None:
+    newest = copy.out / "checkpoints" / "12"
+    damage_all(damage, newest, pattern)
+    state, said = restore(copy)
+    assert int(state.step) == 8
+    assert len(said) == 1
+    assert f"{newest} is damaged (" in said[0]
+    assert said[0].endswith("taking that of step 8")
+
+
+def check_that_bits_are_as_saved(config: TrainConfig, damages: list[tuple[Path, Callable]]) -> int:
+    """Restores with one damage at a time; returns how many were passed over."""
+    newest = config.out / "checkpoints" / "12"
+    whole = config.out / "whole"
+    shutil.copytree(newest, whole)
+    expected = {12: restore(config)[0]}
+    passed_over = 0
+    for path, damage in damages:
+        damage(newest / path)
+        state, said = restore(config)
+        step = int(state.step)
+        assert (step, len(said)) in [(12, 0), (8, 1)], (path, damage)
+        expected.setdefault(step, state)
+        assert fingerprint(state) == fingerprint(expected[step]), (path, damage)
+        passed_over += step == 8
+        shutil.rmtree(newest)
+        shutil.copytree(whole, newest)
+    return passed_over
+
+
+def files_of(checkpoint: Path) -> list[Path]:
+    return sorted(path.relative_to(checkpoint) for path in checkpoint.rglob("*") if path.is_file())
+
+
+def test_some_damage_anywhere_never_restores_other_bits(copy: TrainConfig) -> None:
+    files = files_of(copy.out / "checkpoints" / "12")
+    rng = random.Random(0)
+    check_that_bits_are_as_saved(copy, [(rng.choice(files), rng.choice(DAMAGES)) for _ in range(6)])
+
+
+@pytest.mark.chaos
+def test_any_damage_anywhere_never_restores_other_bits(copy: TrainConfig) -> None:
+    files = files_of(copy.out / "checkpoints" / "12")
+    damages = [(path, damage) for path in files for damage in DAMAGES]
+    passed_over = check_that_bits_are_as_saved(copy, damages)
+    print(f"{len(damages)} damages, {passed_over} passed over, none restored as other bits")
+    assert passed_over > len(damages) / 4
+
+
+def test_a_run_goes_on_from_the_checkpoint_before(
+    copy: TrainConfig, undisturbed: TrainConfig
+) -> None:
+    newest = copy.out / "checkpoints" / "12"
+    damage_all(flip_bits_all_over, newest, "training/**/d/*")
+    shutil.copytree(newest, newest.with_name("12.orbax-checkpoint-tmp"))  # half-written
+    console = quiet()
+    train(copy, console=console)
+    assert "Resuming from step 8" in console.file.getvalue()
+    assert len(warnings(console)) == 1
+    assert f"{newest} is damaged (" in warnings(console)[0]
+    names = {path.name for path in newest.parent.iterdir()}
+    assert names == {"4", "8", "12", "12.damaged"}
+    assert_same_end(copy, undisturbed)
+
+
+def test_bits_that_restore_without_an_error_are_still_compared(
+    undisturbed: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, _ = restore(undisturbed)
+    config = dataclasses.replace(undisturbed, out=tmp_path / "run")
+    with Checkpoints(config.out / "checkpoints", keep=2) as checkpoints:
+        checkpoints.save(1, state, {})
+        changed = dataclasses.replace(state, prototypes=state.prototypes.at[2, 3].add(1e-7))
+        prints = checkpoint._fingerprints(vars(state), {})
+        monkeypatch.setattr(checkpoint, "_fingerprints", lambda *_: prints)
+        checkpoints.save(2, changed, {})
+        monkeypatch.undo()
+        checkpoints.wait()
+    restored, said = restore(config)
+    assert fingerprint(restored) == fingerprint(state)
+    assert "prototypes has other bits than were saved" in said[0]
+
+
+def test_only_half_written_checkpoints_are_none(copy: TrainConfig) -> None:
+    for step in (4, 8, 12):
+        path = copy.out / "checkpoints" / str(step)
+        path.rename(path.with_name(f"{step}.orbax-checkpoint-tmp"))
+    with pytest.raises(FileNotFoundError, match="expected a checkpoint, found none"):
+        load_run(copy.out)
+
+
+def test_where_all_are_damaged_one_line_says_so(
+    copy: TrainConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for step in (4, 8, 12):
+        damage_all(cut_short, copy.out / "checkpoints" / str(step), "weights/**/d/*")
+    before = files_of(copy.out)
+    line = refused(capsys, "train", *as_flags(copy))
+    assert "expected a checkpoint that can be read, got damaged ones (step 12: " in line
+    assert "step 4: " in line
+    assert files_of(copy.out) == before
+    with pytest.raises(ValueError, match="got damaged ones"):
+        load_run(copy.out)
+
+
+def test_readers_take_the_checkpoint_before(
+    copy: TrainConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    damage_all(flip_bits_all_over, copy.out / "checkpoints" / "12", "weights/**/d/*")
+    assert load_run(copy.out).step == 8
+    assert "12 is damaged (" in caplog.text
+    assert (copy.out / "checkpoints" / "12").is_dir()
+
+
+# Fingerprints
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.int32, jnp.uint8, jnp.bool_])
+def test_a_fingerprint_sees_every_element_and_the_order(dtype: jnp.dtype) -> None:
+    array = np.random.default_rng(0).integers(0, 2, (3, 5)).astype(dtype)
+    start = fingerprint({"a": array})
+    for index in np.ndindex(array.shape):
+        changed = array.copy()
+        changed[index] = 1 - changed[index]
+        assert fingerprint({"a": changed}) != start
+    assert fingerprint({"a": array[::-1]}) != start
+    assert fingerprint({"a": array, "b": array[:1]}) != fingerprint({"a": array[:1], "b": array})
+    assert fingerprint({"a": array.copy()}) == start
+
+
+def test_a_fingerprint_knows_nothing_of_the_sharding() -> None:
+    array = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
+    mesh = jax.make_mesh((jax.device_count(),), ("data",))
+    sharded = jax.device_put(array, NamedSharding(mesh, P("data")))
+    assert fingerprint(sharded) == fingerprint(array)
+
+
+def test_is_finite() -> None:
+    assert is_finite({"a": np.zeros(3), "b": np.ones(2, np.int32)})
+    assert not is_finite({"a": np.zeros(3), "b": np.array([0, np.inf])})
+    assert not is_finite(np.array(np.nan))
+
+
+# A disk that refuses
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bool], None]]:
+    """No file can grow beyond a kilobyte, for the operating system and all threads."""
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def limit(full: bool) -> None:
+        size = 1024 if full else hard
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+
+    yield limit
+    limit(False)
+
+
+def at_steps(monkeypatch: pytest.MonkeyPatch, actions: dict[int, Callable[[], object]]) -> None:
+    """Does something just after the metrics of a step were logged, in the step after."""
+    log = Reporter.metrics
+
+    def log_and_act(self: Reporter, record: dict) -> None:
+        log(self, record)
+        actions.get(record["step"], lambda: None)()
+
+    monkeypatch.setattr(Reporter, "metrics", log_and_act)
+
+
+# Orbax drops the coroutines of a write that failed.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_training_goes_on_while_the_disk_refuses(
+    undisturbed: TrainConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    full_disk: Callable[[bool], None],
+) -> None:
+    config = dataclasses.replace(undisturbed, out=tmp_path / "run")
+    at_steps(monkeypatch, {2: lambda: full_disk(True), 9: lambda: full_disk(False)})
+    console = quiet()
+    train(config, console=console)
+    said = warnings(console)
+    assert sum("the logs cannot be written (File too large)" in line for line in said) == 1
+    for step in (4, 8):
+        failed = [line for line in said if f"checkpoint of step {step} was not saved" in line]
+        assert len(failed) == 1
+        assert "there is none yet. Free some space" in failed[0]
+        assert failed[0].endswith("training goes on and saves again in 4 steps")
+    names = {path.name for path in (config.out / "checkpoints").iterdir()}
+    # Orbax may still have the file of a failed save open; the next start removes what is left.
+    assert {name for name in names if "orbax-checkpoint-tmp" not in name} == {"12"}
+    assert_same_end(config, undisturbed)
+
+
+def test_no_room_is_seen_before_anything_is_written(
+    undisturbed: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = dataclasses.replace(undisturbed, out=tmp_path / "run")
+    usage = shutil.disk_usage
+    free = {"bytes": 1000}
+    monkeypatch.setattr(
+        checkpoint.shutil, "disk_usage", lambda path: usage(path)._replace(free=free["bytes"])
+    )
+    at_steps(monkeypatch, {9: lambda: free.update(bytes=10**9)})
+    console = quiet()
+    train(config, console=console)
+    assert [line.split("was not saved")[0].split()[-1] for line in warnings(console)] == ["4", "8"]
+    assert "No space left on device: 1.1 MB needed, 0.0 MB free" in warnings(console)[0]
+    assert_same_end(config, undisturbed)
+
+
+def test_a_finished_run_waits_for_room_and_then_gives_up(
+    undisturbed: TrainConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = dataclasses.replace(undisturbed, out=tmp_path / "run")
+    usage = shutil.disk_usage
+    free = {"bytes": 1000, "pauses": 0}
+    monkeypatch.setattr(
+        checkpoint.shutil, "disk_usage", lambda path: usage(path)._replace(free=free["bytes"])
+    )
+    monkeypatch.setattr(saving.time, "sleep", lambda s: free.update(pauses=free["pauses"] + 1))
+    monkeypatch.setattr(loop, "PATIENCE_AT_THE_END", 6.0)
+    line = refused(capsys, "train", *as_flags(config))
+    assert "the checkpoint of step 12 was not saved (No space left on device" in line
+    assert free["pauses"] == 2
+    assert not (config.out / "result.json").exists()
+    free["bytes"] = 10**9
+    train(config, console=quiet())
+    assert_same_end(config, undisturbed)
+
+
+def test_a_record_that_the_disk_refused_is_written_later(
+    tmp_path: Path, full_disk: Callable[[bool], None]
+) -> None:
+    log = RecordLog(tmp_path / "log.jsonl")
+    records = [{"step": step, "text": "x" * 400} for step in range(5)]
+    log.append(records[0])
+    log.append(records[1])
+    full_disk(True)
+    for record in records[2:4]:
+        with pytest.raises(OSError, match="File too large") as refusal:
+            log.append(record)
+        assert refusal.value.errno == errno.EFBIG
+        assert read_records(log.path) == records[:2]
+        assert log.path.read_text().endswith("\n")
+    full_disk(False)
+    log.append(records[4])
+    assert read_records(log.path) == records
+
+
+def test_event_files_stay_readable_after_a_refusal(
+    tmp_path: Path, full_disk: Callable[[bool], None]
+) -> None:
+    log = EventLog(tmp_path, purge_step=1)
+    for step in range(1, 10):
+        log.append(step, {"loss": float(step)})
+    full_disk(True)
+    refused = 0
+    for step in range(10, 100):
+        try:
+            log.append(step, {f"{'x' * 100}": float(step)})
+        except OSError:
+            refused += 1
+    assert refused > 1
+    full_disk(False)
+    log.append(100, {"loss": 100.0})
+    log.close()
+    assert [p for p in tmp_path.iterdir() if p.name.startswith("events.out.tfevents.")]
+
+
+# Numbers that are none
+
+
+def test_a_nan_in_a_batch_is_named_and_the_last_good_state_kept(
+    undisturbed: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = dataclasses.replace(undisturbed, out=tmp_path / "run", checkpoint_every=2)
+    shard, labels = loop.shard_batch, []
+
+    def shard_with_a_white_image(batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict:
+        labels.append(batch["label"])
+        if len(labels) == 6:
+            batch["image"][3] = 255
+        return shard(batch, mesh)
+
+    def normalize_white_to_nan(images: jax.Array, *, divisor: float) -> jax.Array:
+        is_white = jnp.all(images == 255, axis=(1, 2, 3), keepdims=True)
+        return jnp.where(is_white, jnp.nan, normalize_pixels(images, divisor=divisor))
+
+    monkeypatch.setattr(loop, "shard_batch", shard_with_a_white_image)
+    monkeypatch.setattr(gradient, "normalize_pixels", normalize_white_to_nan)
+    with pytest.raises(NonFiniteLossError) as stopped:
+        train(config, console=quiet())
+    message = str(stopped.value)
+    assert message.startswith("step 6: loss nan, gradient norm nan, in examples 40 to 47, whose ")
+    assert "the checkpoint of step 4 is kept" in message
+    assert stopped.value.step == 6
+    suspects = json.loads((config.out / "suspects.json").read_text())
+    assert [suspect["example"] for suspect in suspects["examples"]] == list(range(40, 48))
+    source, _ = loop.open_training_data(config)
+    images = {source.describe(index): source[index] for index in range(len(source))}
+    named = [images[suspect["image"]]["label"] for suspect in suspects["examples"]]
+    assert named == labels[5].tolist()
+    assert load_run(config.out).step == 4
+    monkeypatch.undo()
+    train(config, console=quiet())
+    assert_same_end(config, undisturbed)
+
+
+def test_weights_that_are_no_numbers_are_not_saved(tmp_path: Path) -> None:
+    """The update of step 8 overflows, and no loss has shown it when step 8 is to be saved."""
+    config = tiny_config(tmp_path / "run")
+    explode = optax.chain(
+        make_optimizer(config.optimizer, config.steps),
+        optax.scale_by_schedule(lambda step: jnp.where(step >= 7, jnp.inf, 1.0)),
+    )
+    with pytest.raises(
+        NonFiniteLossError,
+        match=r"step 8: \w+ are no longer finite numbers, in examples 56 to 63, .* step 4 is kept",
+    ):
+        train(config, tx=explode, console=quiet())
+    assert load_run(config.out).step == 4
+
+
+# Signals
+
+
+def test_a_signal_cuts_a_score_short_and_the_resumed_run_makes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed = tiny_config(
+        tmp_path / "a",
+        val=ValConfig(fraction=0.5, every=6, pairs=20),
+        data=dataclasses.replace(tiny_config(Path()).data, synthetic_identities=50),
+    )
+    train(undisturbed, console=quiet())
+    config = dataclasses.replace(undisturbed, out=tmp_path / "b")
+    score = Validator.score
+
+    def score_while_terminated(self: Validator, state: TrainState, **options: object) -> dict:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return score(self, state, **options)
+
+    monkeypatch.setattr(Validator, "score", score_while_terminated)
+    with pytest.raises(Interrupted):
+        train(config, console=quiet())
+    assert read_records(config.out / "validation.jsonl") == []
+    monkeypatch.undo()
+    console = quiet()
+    train(config, console=console)
+    assert "Resuming from step 6" in console.file.getvalue()
+    scores = [read_records(out / "validation.jsonl") for out in (config.out, undisturbed.out)]
+    assert scores[0] == scores[1]
+    assert [record["step"] for record in scores[0]] == [6, 12]
