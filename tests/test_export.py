@@ -119,5 +119,5 @@ def test_without_onnx_the_extra_is_named(
 ) -> None:
     run, out = make_run(tmp_path, "sfnet4", (48, 48)), tmp_path / "net.onnx"
     monkeypatch.setitem(sys.modules, "onnx", None)
-    assert "[onnx]" in refused(capsys, "export", run, "--onnx", out)
+    assert 'pip install ".[onnx]"' in refused(capsys, "export", run, "--onnx", out)
     assert not out.exists()

@@ -106,13 +106,14 @@ def find_images(
 
 def _read_lines(path: Path) -> list[str]:
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: expected a pairs file, found none")
+        found = "a folder" if path.is_dir() else "none"
+        raise FileNotFoundError(f"{path}: expected a pairs file, found {found}")
     try:
         return path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"{path}: expected text in UTF-8, found byte {error.object[error.start]:#04x} at "
-            f"offset {error.start}"
+            f"{path}: expected a pairs file, text in UTF-8, found byte "
+            f"{error.object[error.start]:#04x} at offset {error.start}"
         ) from None
 
 
@@ -137,7 +138,7 @@ def _parse_pair(line: str, where: str) -> tuple[str, str, bool]:
         return _image_name(name, first, where), _image_name(other, second, where), False
     raise ValueError(
         f"{where}: expected 3 fields (same person) or 4 (different), found {len(fields)}: "
-        f"{line[:60]!r}"
+        f"{line[:60]!r}; where a name has spaces, part the fields by tabs"
     )
 
 
@@ -145,5 +146,8 @@ def _image_name(name: str, number: str, where: str) -> str:
     if not name or name in (".", "..") or set(name) & set("/\\\0"):
         raise ValueError(f"{where}: expected a person's name, found {name!r}")
     if not (number.isascii() and number.isdigit() and len(number) <= 9):
-        raise ValueError(f"{where}: expected the number of an image, found {number!r}")
+        raise ValueError(
+            f"{where}: expected the number of an image, found {number!r}; where a name has spaces, "
+            "part the fields by tabs"
+        )
     return f"{name}/{name}_{int(number):04d}"

@@ -133,7 +133,7 @@ def exclude_identities(source: FaceSource, names: Sequence[str]) -> Subset:
     if unknown:
         raise ValueError(
             f"exclude: expected names out of the source's {len(source.identities)} identities, "
-            f"got {unknown[:3]}"
+            f"such as {source.identities[0]!r}, got {unknown[:3]}"
         )
     return Subset(source, [name for name in source.identities if name not in set(names)])
 
@@ -159,7 +159,7 @@ def split_identities(source: FaceSource, fraction: float, seed: int) -> tuple[Su
     if count - held_out < 2:
         raise ValueError(
             f"fraction: {fraction} of {count} identities leaves {max(0, count - held_out)} to "
-            "train on; expected at least 2 on either side"
+            "train on; expected at least 2 on either side: hold out fewer, or bring more people"
         )
     order = np.random.Generator(np.random.Philox(seed)).permutation(count)
     names = [source.identities[label] for label in order]

@@ -159,7 +159,8 @@ class FaceTransform:
         if not self.resize:
             raise WrongImageSize(
                 f"expected a face of {height}x{width} or {height}x{height} pixels, found "
-                f"{image.shape[0]}x{image.shape[1]}; align the faces first, or ask for resizing"
+                f"{image.shape[0]}x{image.shape[1]}; align the faces first "
+                "(`sphereface align`), or train with --data.resize"
             )
         factor = max(height / image.shape[0], width / image.shape[1])
         shape = (

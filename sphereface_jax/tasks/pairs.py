@@ -53,7 +53,7 @@ class PairsTask:
         return FaceImages(
             [path.relative_to(folder).as_posix() for path in paths],
             ImagePaths(paths),
-            Missing(missing, len(self._names)),
+            Missing(missing, len(self._names), folder=folder),
         )
 
     def match(self, vectors: FaceVectors) -> Matched:

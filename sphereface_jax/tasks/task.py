@@ -34,11 +34,13 @@ class Missing:
       names: of the images, or whatever `unit` says.
       total: how many were asked for.
       unit: what they are.
+      folder: where they were looked for; None for vectors.
     """
 
     names: Sequence[str] = ()
     total: int = 0
     unit: str = "images"
+    folder: Path | None = None
 
 
 @dataclasses.dataclass(frozen=True)

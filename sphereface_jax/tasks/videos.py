@@ -52,7 +52,7 @@ class VideosTask:
         return FaceImages(
             [path.relative_to(folder).as_posix() for path in frames.paths],
             ImagePaths(frames.paths),
-            Missing(frames.missing, len(self._videos), "videos"),
+            Missing(frames.missing, len(self._videos), "videos", folder),
         )
 
     def match(self, vectors: FaceVectors) -> Matched:
