@@ -1,4 +1,4 @@
-"""Draws every table and figure of the experiments and benchmarks from their results.
+"""Draws every table and figure of the experiments from their results.
 
     python -m experiments.figures
 
@@ -16,6 +16,7 @@ import matplotlib
 
 from experiments import plots, sphere_figure, tables
 from experiments.benchmarks.machine import RESULTS
+from experiments.benchmarks.tables import machine
 from sphereface_jax.training.run_folder import read_json, write_atomically
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -49,16 +50,12 @@ def study(title: str, said: str, name: str, first: str, *, curves: bool = False)
     return Section(title, said, command, lambda results: tables.study(results, first), figures)
 
 
-def benchmark(title: str, said: str, command: str, table: Callable[[Results], str]) -> Section:
-    """The section of a benchmark, which has no figures."""
-    return Section(title, said, f"python experiments/benchmarks/{command}", table, {})
-
-
 SECTIONS = {
     "sphere3d": Section(
         "What margins look like",
         "Six people, three dimensions, one sphere for each m; under each the angles between two "
-        "images of one person and of two people.",
+        "images of one person and of two people. `python -m experiments.figures` also draws "
+        "docs/images/sphere3d_PRESET.html, where they can be turned.",
         "python -m experiments.sphere3d --preset PRESET",
         tables.spheres,
         {
@@ -72,8 +69,8 @@ SECTIONS = {
     ),
     "lambda_schedules": study(
         "Schedules of λ",
-        "A-Softmax with m = 4; each line changes one number of the first one's schedule. No "
-        "gradient is clipped.",
+        "A-Softmax with m = 4; no gradient is clipped. In the cpu preset a late λ comes down to 2, so "
+        "that floors of 1 and 0 are one.",
         "lambda_schedules",
         "schedule",
         curves=True,
@@ -115,61 +112,16 @@ SECTIONS = {
         tables.classes,
         {".svg": plots.draw_classes},
     ),
-    "head": benchmark(
-        "The heads alone",
-        "Forward and both gradients of A-Softmax, m = 4; the docstring names the contenders.",
-        "head.py --preset PRESET",
-        tables.heads,
-    ),
-    "head_devices": benchmark(
-        "What a device holds of a million classes",
-        "Compiled for so many devices and never run: XLA's own account.",
-        "head_devices.py",
-        tables.devices,
-    ),
-    "faces_lfw": Section(
-        "Real faces",
-        "SphereNet-4 learns from 282 people and is scored on LFW; the README has the command.",
-        "sphereface train; sphereface evaluate",
-        tables.lfw,
-        {},
-    ),
-    "input": benchmark(
-        "Reading faces",
-        "The best of five rounds; the bare decoding is OpenCV's.",
-        "input.py --faces DIR --threads 2",
-        tables.reading,
-    ),
-    "identification": benchmark(
-        "Searching a million", "", "identification.py --preset PRESET", tables.search
-    ),
-    "verification": benchmark(
-        "LFW's protocols from stored vectors",
-        "",
-        "verification.py --preset PRESET",
-        tables.protocol_times,
-    ),
 }
-PRESETS = ("cpu", "paper", "goals", "batch512", "million", "blocks", "full")
-
-
-def machine(found: Results | str) -> str:
-    """A sentence on the machine."""
-    if isinstance(found, str):
-        return found
-    return (
-        f"{found['cores']} cores of {found['processor']}, {found['memory_gib']:g} GiB, device "
-        f"{found['device']} × {found['devices']}, jax {found['jax']}, Python {found['python']}; "
-        f"load {found['load_before']:g} at the start"
-    )
+PRESETS = ("cpu", "paper")
 
 
 def measured() -> dict[str, tuple[Section, str, Results]]:
     """All results there are that a section shows, by the name of their file."""
     found = {}
     for name, section in SECTIONS.items():
-        for preset in ("", *PRESETS):
-            path = RESULTS / f"{name}{preset and '_'}{preset}.json"
+        for preset in PRESETS:
+            path = RESULTS / f"{name}_{preset}.json"
             if path.is_file():
                 found[path.stem] = section, preset, read_json(path)
     return found
@@ -177,21 +129,17 @@ def measured() -> dict[str, tuple[Section, str, Results]]:
 
 def chapter(name: str, section: Section, preset: str, results: Results) -> str:
     """The Markdown of one file of results."""
-    seconds = results.get("seconds")  # of the whole, or for a benchmark of each part
-    took = f" It took {seconds / 60:.0f} minutes." if isinstance(seconds, float) else ""
     exam = f" Scored on {results['exam']}." if "exam" in results else ""
-    pictures = [
-        f"![{section.title}](images/{name}{end})" for end in section.figures if end[-4:] == ".svg"
-    ]
-    pages = [
-        f"[To be turned](images/{name}{end})" for end in section.figures if end[-5:] == ".html"
-    ]
+    took = f"It took {results['seconds']:,.0f} s."
     parts = [
-        f"## {section.title}" + (f" ({preset})" if preset else ""),
-        *([section.said + exam] if section.said else []),
-        f"`{section.command.replace('PRESET', preset)}` on {machine(results['machine'])}.{took}",
-        *pictures,
-        *pages,
+        f"## {section.title} ({preset})",
+        section.said.replace("PRESET", preset) + exam,
+        f"`{section.command.replace('PRESET', preset)}`. {machine(results)} {took}",
+        *(
+            f"![{section.title}](images/{name}{end})"
+            for end in section.figures
+            if end.endswith(".svg")
+        ),
         section.table(results),
     ]
     return "\n\n".join(parts)
@@ -211,8 +159,9 @@ def page(found: Mapping[str, tuple[Section, str, Results]]) -> str:
     """The text of docs/results.md."""
     opening = (
         "# Results\n\nWritten by `python -m experiments.figures` from experiments/results/; do not "
-        "edit. What was measured on one machine under a load says more about accuracy than about "
-        "speed."
+        "edit. Times are no measurements of speed, for the machine had other work; see "
+        "[Benchmarks](benchmarks.md) for those. ± is the deviation of the ten folds of a test: a "
+        "smaller difference is none."
     )
     chapters = [chapter(name, *each) for name, each in found.items()]
     return "\n\n".join([opening, *chapters, published()]) + "\n"

@@ -5,6 +5,10 @@ scales the embedding's gradient to a bounded length, mixes in λ parts of the pl
 prototypes that of a linear layer, after which they return to the sphere; `detached` passes the
 plain cosine's gradient (OpenSphere). Formulas: docs/losses.md, "Gradients".
 
+Measured on two cores of an AMD EPYC in 53 s, ten-fold accuracy on 6,000 pairs of strangers: exact
+93.58 % ± 1.21 %, detached 92.38 % ± 1.64 %, caffe 91.70 % ± 1.35 %. The bounded gradient of `caffe`
+learns more slowly, and 300 steps are few.
+
     python -m experiments.gradients              # cpu: synthetic faces, tested on strangers
     python -m experiments.gradients --preset paper --train CASIA --pairs PAIRS --images LFW
 """

@@ -71,8 +71,10 @@ def draw_study(results: Results, path: Path) -> None:
         fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2
     )
     left.set_yticks(places, [*rows])
+    left.set_ylim(-0.6, len(rows) - 0.4)
     for axes in (middle, right):
         axes.set_yticks(places, [])
+        axes.set_ylim(left.get_ylim())
     save(figure, path)
 
 

@@ -8,6 +8,10 @@ sphere3d_cpu.html, whose spheres turn.
     python -m experiments.sphere3d               # cpu: synthetic faces
     python -m experiments.sphere3d --preset paper --train CASIA    # its six most photographed
 
+Measured on two cores of an AMD EPYC that others kept busy (26 minutes; a few at leisure): 99 % of
+one person's pairs lie within 45°, 34°, 28° and 20° for m = 1, 2, 3, 4, and 99 % of two people's
+beyond 45°, 57°, 65° and 71°.
+
 The points are images that were not trained on. λ falls to nothing here, faster and further than in
 the authors' recipe, so that what stays is ψ alone.
 """

@@ -81,22 +81,11 @@ def classes(results: Results) -> str:
 
 def benchmarks(results: Results) -> str:
     """The table of casia_lfw_ytf.py."""
-    return protocols(
-        {
-            f"{name}, `{protocol}`": found
-            for name, scored in results["benchmarks"].items()
-            for protocol, found in scored.items()
-        }
-    )
-
-
-def lfw(results: Results) -> str:
-    """The table of faces_lfw.json."""
-    return protocols({f"LFW, `{name}`": found for name, found in results["protocols"].items()})
-
-
-def protocols(rows: Mapping[str, Results]) -> str:
-    """What `sphereface evaluate` found, a line a protocol."""
+    rows = [
+        (f"{name}, `{protocol}`", found)
+        for name, protocols in results["benchmarks"].items()
+        for protocol, found in protocols.items()
+    ]
     columns = {
         "accuracy": accuracy,
         "EER": lambda found: percent(found["equal_error_rate"]),
@@ -106,7 +95,7 @@ def protocols(rows: Mapping[str, Results]) -> str:
         ),
         "size": _size,
     }
-    return table(rows.items(), "benchmark", columns)
+    return table(rows, "benchmark", columns)
 
 
 def _size(found: Results) -> str:
@@ -135,75 +124,3 @@ def goals(results: Results) -> str:
     }
     rows = [(said[name], goal) for name, goal in results["goals"].items()]
     return table(rows, "", reached) + "\n\n" + table(results["seeds"].items(), "seed", by_seed)
-
-
-def heads(results: Results) -> str:
-    """The table of benchmarks/head.py."""
-
-    def cell(name: str) -> Callable[[Results], str]:
-        return lambda size: _seconds(size["contenders"][name])
-
-    columns = {name.replace("_", " "): cell(name) for name in _contenders(results)} | {
-        "reference / dense": lambda size: f"{size['ratios']['reference / dense']:.1f}×",
-        "streaming / bare products": lambda size: (
-            f"{size['ratios']['streaming / bare_products']:.2f}×"
-        ),
-    }
-    rows = [(f"{s['classes']:,}, {s['batch']}, {s['class_block']:,}", s) for s in results["sizes"]]
-    return table(rows, "classes, batch, block", columns)
-
-
-def _contenders(results: Results) -> list[str]:
-    return [*dict.fromkeys(name for size in results["sizes"] for name in size["contenders"])]
-
-
-def _seconds(found: Results) -> str:
-    if "cannot" in found:
-        return "cannot"
-    seconds = found["seconds"]
-    return f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.1f} ms"
-
-
-def search(results: Results) -> str:
-    """The table of benchmarks/identification.py."""
-    columns = {
-        "bare product": lambda found: _seconds({"seconds": min(found["bare_product_seconds"])}),
-        "search": lambda found: _seconds({"seconds": min(found["search_seconds"])}),
-        "ratio": lambda found: f"{found['ratio']:.2f}×",
-        "memory beyond the vectors": lambda found: f"{found['peak_gib_beyond_vectors']:.1f} GiB",
-    }
-    asked = f"{results['num_probes']:,} probes, {results['num_distractors']:,} distractors"
-    return table([(asked, results)], "search", columns)
-
-
-def protocol_times(results: Results) -> str:
-    """The table of benchmarks/verification.py."""
-    times = {f"`{name}`": {"seconds": seconds} for name, seconds in results["seconds"].items()}
-    times["together"] = {"seconds": results["seconds_together"]}
-    return table(times.items(), f"{results['num_pairs']:,} pairs", {"time": _seconds})
-
-
-def reading(results: Results) -> str:
-    """The table of benchmarks/input.py."""
-    rows = {
-        name.replace("_", " "): {
-            "best": max(rates),
-            "share": results["share_of_bare_decoding"][name],
-        }
-        for name, rates in results["images_per_second"].items()
-    }
-    columns = {
-        "images a second": lambda found: f"{found['best']:,}",
-        "of bare decoding": lambda found: percent(found["share"], 0),
-    }
-    return table(rows.items(), f"{results['threads']} threads", columns)
-
-
-def devices(results: Results) -> str:
-    """The table of benchmarks/head_devices.py."""
-
-    def gib(key: str) -> Callable[[Results], str]:
-        return lambda found: f"{found[key] / 2**30:.2f} GiB"
-
-    rows = [(str(found["devices"]), found) for found in results["bytes_of_a_device"]]
-    return table(rows, "devices", {key: gib(key) for key in ("arguments", "temporaries", "total")})
