@@ -114,6 +114,7 @@ def embed(
       align: detect and align each face first.
     """
     from sphereface_jax.data.aligner import face_aligner
+    from sphereface_jax.data.files import require_writable_folder
     from sphereface_jax.data.images import find_image_paths
     from sphereface_jax.data.vectors import FaceVectors, save_vectors
     from sphereface_jax.embedder import FaceEmbedder
@@ -123,8 +124,7 @@ def embed(
         raise ValueError(
             f"{out}: expected a file that does not exist yet; delete it or name another"
         )
-    if not out.parent.is_dir():
-        raise FileNotFoundError(f"{out.parent}: expected a folder for --out, found none")
+    require_writable_folder(out)
     console = Console(soft_wrap=True)
     paths = find_image_paths(directory)
     embedder = FaceEmbedder.from_run(run, aligner=face_aligner() if align else None)

@@ -132,7 +132,11 @@ def test_mistakes_get_one_line(
     assert "24x16" in refused(capsys, "compare", run, whole, tall)
     assert "both or neither" in refused(capsys, "evaluate", "--pairs", pairs)
     assert "--images" in refused(capsys, "evaluate", run, "--pairs", pairs)
-    assert "garbage.npz" in refused(capsys, "evaluate", "--embeddings", garbage, "--pairs", pairs)
+    said = refused(capsys, "evaluate", "--embeddings", garbage, "--pairs", pairs)
+    assert "garbage.npz: expected an .npz file of plain arrays" in said
+    said = refused(capsys, "evaluate", "--embeddings", pairs, "--pairs", pairs)
+    assert "sphereface embed" in said
+    assert "pickle" not in said
     assert "found nothing" in refused(capsys, "embed", run, tmp_path / "no", "--out", "x.npz")
     assert "found a file" in refused(capsys, "embed", run, pairs, "--out", "x.npz")
     pairs_of_faces = ["--pairs", pairs, "--images"]
@@ -149,6 +153,10 @@ def test_mistakes_get_one_line(
     assert not (tmp_path / "sets").exists()
     assert "did you mean train?" in refused(capsys, "trian", "--out", tmp_path / "new")
     assert "does not exist yet" in refused(capsys, "embed", run, faces, "--out", pairs)
+    nowhere = tmp_path / "no" / "v.npz"
+    assert "to write v.npz into, found none" in refused(
+        capsys, "embed", run, faces, "--out", nowhere
+    )
     bad_name = [*as_flags(config), "--loss.name", "spherefaze"]
     assert "loss.name: expected one of" in refused(capsys, "train", *bad_name)
     other = as_flags(dataclasses.replace(tiny_config(run, steps=4), seed=9))

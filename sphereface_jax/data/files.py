@@ -21,7 +21,11 @@ class AtomicFile:
 
     def __enter__(self) -> IO[bytes]:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file: IO[bytes] = open(self._temporary, "wb")
+        try:
+            self._file: IO[bytes] = open(self._temporary, "wb")
+        except OSError as error:
+            error.filename = str(self._path)  # the name that the caller knows
+            raise
         return self._file
 
     def __exit__(
@@ -45,3 +49,22 @@ class AtomicFile:
             self._temporary.unlink(missing_ok=True)
             if isinstance(failure, OSError) and failure.filename is None:
                 failure.filename = str(self._path)  # a full disk names no file of its own
+
+
+def require_writable_folder(path: Path) -> None:
+    """Refuses, before long work, a file that could not be written in the end.
+
+    Raises:
+      FileNotFoundError: the file's folder is not there.
+      PermissionError: it may not be written to.
+    """
+    folder = path.parent
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{folder}: expected a folder to write {path.name} into, found none; make it first"
+        )
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(
+            f"{folder}: expected a folder to write {path.name} into, found one that may not be "
+            "written to; change its permissions, or name another"
+        )

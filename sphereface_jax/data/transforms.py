@@ -157,8 +157,9 @@ class FaceTransform:
         """Scaled to cover `size`, aspect ratio kept, and the middle cut out."""
         height, width = self.size
         if not self.resize:
+            uncropped = "" if height == width else f" or {height}x{height}"
             raise WrongImageSize(
-                f"expected a face of {height}x{width} or {height}x{height} pixels, found "
+                f"expected a face of {height}x{width}{uncropped} pixels, found "
                 f"{image.shape[0]}x{image.shape[1]}; align the faces first "
                 "(`sphereface align`), or train with --data.resize"
             )
