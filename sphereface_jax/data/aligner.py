@@ -20,6 +20,7 @@ from sphereface_jax.data.images import (
 from sphereface_jax.data.landmarks import landmarks_of, read_landmarks
 from sphereface_jax.data.pipeline import available_cores
 from sphereface_jax.data.sources import ImageSequence
+from sphereface_jax.data.text import first_ten
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,8 +126,7 @@ class AlignSummary:
         return [
             f"aligned {self.aligned:,} images, found {self.kept:,} aligned before",
             f"left out: {len(self.skipped):,}",
-            *(f"  {why}" for _, why in self.skipped[:10]),
-            *(["  ..."] if len(self.skipped) > 10 else []),
+            *first_ten(f"  {why}" for _, why in self.skipped),
         ]
 
 

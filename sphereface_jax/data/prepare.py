@@ -25,6 +25,7 @@ from sphereface_jax.data.files import AtomicFile
 from sphereface_jax.data.images import UnreadableImage
 from sphereface_jax.data.pipeline import available_cores
 from sphereface_jax.data.sources import FaceSource
+from sphereface_jax.data.text import first_ten
 
 VERSION = "1.0.0"
 _SHARD = 4096  # images
@@ -61,8 +62,7 @@ class PrepareSummary:
             f"images an identity: {fewest:,} to {most:,}, median {median:g}",
             f"sizes: {sizes}",
             f"left out: {len(self.skipped):,}",
-            *(f"  {why}" for _, why in self.skipped[:10]),
-            *(["  ..."] if len(self.skipped) > 10 else []),
+            *first_ten(f"  {why}" for _, why in self.skipped),
         ]
 
 
