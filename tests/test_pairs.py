@@ -29,9 +29,6 @@ def test_reads_tabs_and_folds(tmp_path: Path) -> None:
     assert pairs.folds.dtype == np.int32
     assert pairs.names[:2] == ("Ann/Ann_0001", "Ann/Ann_0002")
     assert len(pairs.names) == 7
-    kept = pairs.select(pairs.is_same)
-    assert kept.left == ("Ann/Ann_0001", "Cat/Cat_0010")
-    assert kept.folds.tolist() == [0, 1]
 
 
 def test_reads_white_space_blank_lines_and_windows_line_ends(tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
 """Writing without leaving half a file behind: a temporary name first, then one atomic rename."""
 
+import json
 import os
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, Any
 
 
 class AtomicFile:
@@ -67,4 +68,32 @@ def require_writable_folder(path: Path) -> None:
         raise PermissionError(
             f"{folder}: expected a folder to write {path.name} into, found one that may not be "
             "written to; change its permissions, or name another"
+        )
+
+
+def claim_folder(folder: Path, name: str, made: dict[str, Any], what: str) -> None:
+    """Writes into a folder how what it holds is made, or checks that it is made so.
+
+    Args:
+      folder: the folder.
+      name: of the JSON file in it.
+      made: how, in JSON's types.
+      what: what the folder holds.
+
+    Raises:
+      ValueError: the folder's are made in another way, or the file is damaged.
+    """
+    path = folder / name
+    if not path.is_file():
+        with AtomicFile(path) as file:
+            file.write(json.dumps(made).encode())
+        return
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError:
+        raise ValueError(f"{path}: expected JSON, found other text; delete {folder}") from None
+    if found != json.loads(json.dumps(made)):
+        raise ValueError(
+            f"{folder}: expected {what} made with {made}, found {what} made with {found}; delete "
+            "it, or name another folder"
         )

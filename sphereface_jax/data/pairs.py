@@ -15,17 +15,18 @@ from pathlib import Path
 import numpy as np
 
 from sphereface_jax.data.images import IMAGE_SUFFIXES
+from sphereface_jax.data.text import read_lines
 
 
 @dataclasses.dataclass(frozen=True)
 class NamedPairs:
-    """Pairs of images by name, P of them.
+    """Pairs of images, or of videos, by name, P of them.
 
     Attributes:
-      left: the first image of each pair, as `Name/Name_0001`.
+      left: the first image of each pair, as `Name/Name_0001`, or the first video, as `Name/0`.
       right: the second.
       is_same: bool [P], whether both show one person.
-      folds: int32 [P], from 0; all 0 in a file without folds.
+      folds: int32 [P], as the file numbers them, or from 0; all 0 in a file without folds.
     """
 
     left: tuple[str, ...]
@@ -38,18 +39,8 @@ class NamedPairs:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every image that a pair needs, once, sorted."""
+        """Every image or video that a pair needs, once, sorted."""
         return tuple(sorted({*self.left, *self.right}))
-
-    def select(self, keep: np.ndarray) -> "NamedPairs":
-        """The pairs where `keep`, bool [P], is true."""
-        chosen = np.flatnonzero(keep)
-        return NamedPairs(
-            tuple(self.left[i] for i in chosen),
-            tuple(self.right[i] for i in chosen),
-            self.is_same[chosen],
-            self.folds[chosen],
-        )
 
 
 def read_pairs(path: str | os.PathLike[str]) -> NamedPairs:
@@ -60,7 +51,7 @@ def read_pairs(path: str | os.PathLike[str]) -> NamedPairs:
       ValueError: a line that is not a pair, or a header that announces another number of pairs;
         names the file, the line, and what was expected and found.
     """
-    lines = _read_lines(Path(path))
+    lines = read_lines(path, "a pairs file")
     folds, per_kind = _parse_header(lines[0] if lines else "", path)
     rows = [
         _parse_pair(line, f"{path}:{number}")
@@ -102,19 +93,6 @@ def find_images(
         if path := next((path for path in candidates if path.is_file()), None):
             found[name] = path
     return found, [name for name in names if name not in found]
-
-
-def _read_lines(path: Path) -> list[str]:
-    if not path.is_file():
-        found = "a folder" if path.is_dir() else "none"
-        raise FileNotFoundError(f"{path}: expected a pairs file, found {found}")
-    try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path}: expected a pairs file, text in UTF-8, found byte "
-            f"{error.object[error.start]:#04x} at offset {error.start}"
-        ) from None
 
 
 def _parse_header(line: str, path: str | os.PathLike[str]) -> tuple[int, int]:

@@ -31,12 +31,12 @@ class ImageSequence(Protocol):
         ...
 
     def describe(self, index: int) -> str:
-        """Where image `index` lies."""
+        """Where image `index` lies: a path, or a data set and record; for error messages."""
         ...
 
 
 @runtime_checkable
-class FaceSource(Protocol):
+class FaceSource(ImageSequence, Protocol):
     """Labelled face images by index; safe to read from many threads at once.
 
     Attributes:
@@ -54,16 +54,8 @@ class FaceSource(Protocol):
         """A name for each label."""
         ...
 
-    def __len__(self) -> int:
-        """The number of images."""
-        ...
-
     def __getitem__(self, index: int) -> dict[str, Any]:
         """`{"image": uint8 [H, W, 3] RGB, "label": int}`, or `UnreadableImage` naming it."""
-        ...
-
-    def describe(self, index: int) -> str:
-        """Where image `index` lies: a path, or a data set and record; for error messages."""
         ...
 
 

@@ -131,9 +131,12 @@ def require_folder(images: Path | None, title: str) -> Path:
 
     Raises:
       ValueError: none was given.
+      FileNotFoundError: it is not there.
     """
     if images is None:
         raise ValueError(f"images: expected the folder of the images of {title}, got none")
+    if not images.is_dir():
+        raise FileNotFoundError(f"{images}: expected a folder of images of {title}, found none")
     return images
 
 
