@@ -3,9 +3,9 @@
 The paper's comparison of depths, on the same loss and data. The cpu preset stops at 20; the deeper
 two want an accelerator.
 
-Measured on two cores of an AMD EPYC in 156 s, ten-fold accuracy on 6,000 pairs of strangers: depth 4
-93.58 % ± 1.21 %, 10 93.90 % ± 1.45 %, 20 93.40 % ± 1.37 %, which is no difference; TAR at FAR 1e-3
-rises from 29 to 34 and 37 %.
+Measured on two cores of an AMD EPYC in 156 s, ten-fold accuracy on 6,000 pairs of strangers: depth
+4 93.58 % ± 1.21 %, 10 93.90 % ± 1.45 %, 20 93.40 % ± 1.37 %, which is no difference; TAR at FAR
+1e-3 rises from 29 to 34 and 37 %.
 
     python -m experiments.depth                  # cpu: synthetic faces, tested on strangers
     python -m experiments.depth --preset paper --train CASIA --pairs PAIRS --images LFW

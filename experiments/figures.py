@@ -69,8 +69,8 @@ SECTIONS = {
     ),
     "lambda_schedules": study(
         "Schedules of λ",
-        "A-Softmax with m = 4; no gradient is clipped. In the cpu preset a late λ comes down to 2, so "
-        "that floors of 1 and 0 are one.",
+        "A-Softmax with m = 4; no gradient is clipped. In the cpu preset a late λ comes down to 2, "
+        "so that floors of 1 and 0 are one.",
         "lambda_schedules",
         "schedule",
         curves=True,
