@@ -8,7 +8,7 @@ INSTALL := $(shell command -v uv >/dev/null 2>&1 && echo "uv pip install --quiet
 .PHONY: help quickstart test lint format docs clean
 
 help:
-	@echo "make quickstart   train a small SphereNet on synthetic faces and score it (about 4 minutes on 2 cores)"
+	@echo "make quickstart   train a small SphereNet on synthetic faces and score it (about 2 minutes on 2 cores)"
 	@echo "make test         run the test suite"
 	@echo "make lint         ruff and mypy"
 	@echo "make format       let ruff rewrite what it can"
@@ -17,6 +17,7 @@ help:
 
 quickstart: $(VENV)/.runtime
 	$(BIN)/sphereface quickstart
+	@echo ". $(BIN)/activate puts the command sphereface on this shell's path"
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest
@@ -48,7 +49,7 @@ $(BIN)/python:
 
 # Each stamp says that its extra is installed; a change of pyproject.toml installs again.
 $(VENV)/.runtime: pyproject.toml | $(BIN)/python
-	@echo "Installing sphereface-jax into $(VENV) (once)"
+	@echo "Installing sphereface-jax into $(VENV) (once; a minute or more without a word)"
 	@$(INSTALL) -e .
 	@touch $@
 

@@ -4,6 +4,8 @@ Exit codes: 0 done, 1 the run failed, 2 the input was wrong (one line says how),
 signal n after saving.
 """
 
+import difflib
+import errno
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +19,15 @@ from sphereface_jax.commands.evaluate_options import EvaluateOptions
 from sphereface_jax.training.config import ProcessConfig, TrainConfig
 
 app = tyro.extras.SubcommandApp()
+
+_ADVICE = {
+    errno.EACCES: "change its permissions, or name another place",
+    errno.EPERM: "change its permissions, or name another place",
+    errno.EROFS: "name another place",
+    errno.ENOTDIR: "a folder above it is a file; name another place",
+    errno.EISDIR: "expected a file, found a folder",
+    errno.ENOSPC: "free some space and give the same command again, or name another place",
+}
 
 
 @app.command
@@ -103,6 +114,7 @@ def embed(
       align: detect and align each face first.
     """
     from sphereface_jax.data.aligner import face_aligner
+    from sphereface_jax.data.files import require_writable_folder
     from sphereface_jax.data.images import find_image_paths
     from sphereface_jax.data.vectors import FaceVectors, save_vectors
     from sphereface_jax.embedder import FaceEmbedder
@@ -112,8 +124,7 @@ def embed(
         raise ValueError(
             f"{out}: expected a file that does not exist yet; delete it or name another"
         )
-    if not out.parent.is_dir():
-        raise FileNotFoundError(f"{out.parent}: expected a folder for --out, found none")
+    require_writable_folder(out)
     console = Console(soft_wrap=True)
     paths = find_image_paths(directory)
     embedder = FaceEmbedder.from_run(run, aligner=face_aligner() if align else None)
@@ -199,9 +210,11 @@ def prepare(
       check_overlap: an evaluation set to look for in this one.
     """
     from sphereface_jax.commands.prepare import check_overlap as report_overlap
-    from sphereface_jax.commands.prepare import prepare_faces
+    from sphereface_jax.commands.prepare import open_evaluation, prepare_faces
 
     console = Console(soft_wrap=True)
+    if check_overlap is not None:
+        open_evaluation(check_overlap)  # a wrong name is said now, not after hours of writing
     prepare_faces(
         source,
         out,
@@ -302,7 +315,9 @@ def export(
 
 def main(args: Sequence[str] | None = None) -> None:
     """Runs the command line; `args` takes the place of the shell's arguments."""
+    args = sys.argv[1:] if args is None else args
     try:
+        _refuse_unknown_command(args)
         app.cli(
             prog="sphereface",
             description="Angular-margin learning of face embeddings in JAX.",
@@ -316,11 +331,29 @@ def main(args: Sequence[str] | None = None) -> None:
         sys.exit(130)
 
 
+def _refuse_unknown_command(args: Sequence[str]) -> None:
+    """Says in a line what tyro says in thirty, with advice for options of other commands."""
+    names = list(app._subcommands)
+    if args and args[0] not in names and not args[0].startswith("-"):
+        near = difflib.get_close_matches(args[0], names, n=1)
+        advice = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(f"expected a command out of {', '.join(names)}, got {args[0]!r}{advice}")
+
+
 def _fail(error: Exception, *, code: int) -> None:
     Console(stderr=True, soft_wrap=True).print(
-        f"sphereface: {error}", highlight=False, markup=False
+        f"sphereface: {_one_line(error)}", highlight=False, markup=False
     )
     sys.exit(code)
+
+
+def _one_line(error: Exception) -> str:
+    """What an error says; one of the operating system's, which has an errno, in our own form."""
+    if not isinstance(error, OSError) or error.errno is None or error.filename is None:
+        return str(error)
+    said = f"{error.filename}: {error.strerror}"
+    advice = _ADVICE.get(error.errno)
+    return said if advice is None else f"{said}; {advice}"
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import numpy as np
 
 from sphereface_jax.data.aligner import AlignedImages, FaceAligner
 from sphereface_jax.data.images import ImagePaths, find_image_paths, read_image
-from sphereface_jax.data.pipeline import ImageSequence
+from sphereface_jax.data.sources import ImageSequence
 from sphereface_jax.data.vectors import FaceVectors
 from sphereface_jax.embedding import ChosenImages, batch_plan, embed, embed_images
 from sphereface_jax.training.input import face_transform

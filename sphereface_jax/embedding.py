@@ -10,7 +10,8 @@ import numpy as np
 from flax import nnx
 
 from sphereface_jax.compilation import compiler_options
-from sphereface_jax.data.pipeline import ImageSequence, ordered_batches
+from sphereface_jax.data.pipeline import ordered_batches
+from sphereface_jax.data.sources import ImageSequence
 from sphereface_jax.data.transforms import FaceTransform, normalize_pixels
 
 

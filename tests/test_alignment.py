@@ -258,7 +258,7 @@ def test_real_faces_align_as_the_shared_crops(shared_data: Path) -> None:
 
 needs_detector = pytest.mark.skipif(
     not (importlib.util.find_spec("mtcnn") and importlib.util.find_spec("lz4")),
-    reason="the detector's weights are not installed: pip install 'sphereface-jax[detect]'",
+    reason="the detector's weights are not installed: pip install '.[detect]'",
 )
 
 

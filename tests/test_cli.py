@@ -107,7 +107,7 @@ def test_missing_images_are_listed_or_left_out(
     pairs = tmp_path / "pairs.txt"
     pairs.write_text((faces / "pairs.txt").read_text().replace("P2\t1\t2", "P2\t1\t9"))
     flags = ["evaluate", run, "--pairs", pairs, "--images", faces]
-    assert "missing (P2/P2_0009)" in refused(capsys, *flags)
+    assert f"missing (P2/P2_0009) in {faces}; add them" in refused(capsys, *flags)
     out = tmp_path / "out.json"
     assert call(*flags, "--allow-missing", "--json", out) == 0
     assert "1 of 12 pairs are left out" in capsys.readouterr().out
@@ -132,9 +132,31 @@ def test_mistakes_get_one_line(
     assert "24x16" in refused(capsys, "compare", run, whole, tall)
     assert "both or neither" in refused(capsys, "evaluate", "--pairs", pairs)
     assert "--images" in refused(capsys, "evaluate", run, "--pairs", pairs)
-    assert "garbage.npz" in refused(capsys, "evaluate", "--embeddings", garbage, "--pairs", pairs)
-    assert "found none" in refused(capsys, "embed", run, tmp_path / "no", "--out", "x.npz")
+    said = refused(capsys, "evaluate", "--embeddings", garbage, "--pairs", pairs)
+    assert "garbage.npz: expected an .npz file of plain arrays" in said
+    said = refused(capsys, "evaluate", "--embeddings", pairs, "--pairs", pairs)
+    assert "sphereface embed" in said
+    assert "pickle" not in said
+    assert "found nothing" in refused(capsys, "embed", run, tmp_path / "no", "--out", "x.npz")
+    assert "found a file" in refused(capsys, "embed", run, pairs, "--out", "x.npz")
+    pairs_of_faces = ["--pairs", pairs, "--images"]
+    said = refused(capsys, "evaluate", tmp_path / "no_run", *pairs_of_faces, faces)
+    assert "expected a run's folder" in said
+    assert "is that the right place" in refused(capsys, "evaluate", run, *pairs_of_faces, tmp_path)
+    said = refused(capsys, "evaluate", run, *pairs_of_faces, faces, "--against", tmp_path / "no")
+    assert "expected a run's folder or an .npz file, found none" in said
+    below_a_file = as_flags(tiny_config(pairs / "run", steps=1))
+    said = refused(capsys, "train", *below_a_file)
+    assert f"{pairs / 'run'}: Not a directory; a folder above it is a file" in said
+    missing_test = ["--out", tmp_path / "sets", "--check-overlap", tmp_path / "no"]
+    assert f"{tmp_path / 'no'}: " in refused(capsys, "prepare", faces, *missing_test)
+    assert not (tmp_path / "sets").exists()
+    assert "did you mean train?" in refused(capsys, "trian", "--out", tmp_path / "new")
     assert "does not exist yet" in refused(capsys, "embed", run, faces, "--out", pairs)
+    nowhere = tmp_path / "no" / "v.npz"
+    assert "to write v.npz into, found none" in refused(
+        capsys, "embed", run, faces, "--out", nowhere
+    )
     bad_name = [*as_flags(config), "--loss.name", "spherefaze"]
     assert "loss.name: expected one of" in refused(capsys, "train", *bad_name)
     other = as_flags(dataclasses.replace(tiny_config(run, steps=4), seed=9))

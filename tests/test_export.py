@@ -1,5 +1,6 @@
 """An exported network gives in onnxruntime, or through jax.export, the embeddings it gives here."""
 
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -119,5 +120,20 @@ def test_without_onnx_the_extra_is_named(
 ) -> None:
     run, out = make_run(tmp_path, "sfnet4", (48, 48)), tmp_path / "net.onnx"
     monkeypatch.setitem(sys.modules, "onnx", None)
-    assert "[onnx]" in refused(capsys, "export", run, "--onnx", out)
+    assert 'pip install ".[onnx]"' in refused(capsys, "export", run, "--onnx", out)
     assert not out.exists()
+
+
+def test_without_flatbuffers_the_extra_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, out = make_run(tmp_path, "sfnet4", (48, 48)), tmp_path / "net.stablehlo"
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *rest: None if name == "flatbuffers" else find_spec(name, *rest),
+    )
+    said = refused(capsys, "export", run, "--stablehlo", out, "--torch", tmp_path / "net.pt")
+    assert 'need the package flatbuffers; `pip install ".[onnx]"`' in said
+    assert not (tmp_path / "net.pt").exists()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sphereface_jax.data.files import AtomicFile
+from sphereface_jax.data.files import AtomicFile, require_writable_folder
 
 
 def write(path: Path, data: bytes, error: BaseException | None = None) -> None:
@@ -47,3 +47,22 @@ def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(OSError, match=f"No space left on device: '{path}'"):
         write(path, b"new")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_may_not_be_written_to_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    require_writable_folder(path)
+    with pytest.raises(FileNotFoundError, match=r"no: expected a folder to write x\.npz into"):
+        require_writable_folder(tmp_path / "no" / "x.npz")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
+    with pytest.raises(PermissionError, match=f"{tmp_path}: .* to write file into, found one that"):
+        require_writable_folder(path)
+
+
+def test_what_cannot_be_opened_has_the_file_s_own_name(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 250)  # as a name it is short enough, with the temporary one's ends not
+    with pytest.raises(OSError, match="too long") as caught, AtomicFile(path):
+        pass
+    assert caught.value.filename == str(path)

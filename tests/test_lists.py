@@ -59,7 +59,8 @@ def test_identities_are_labels_where_folders_do_not_tell(faces: Path, tmp_path: 
     ("text", "message"),
     [
         ("", "found an empty file"),
-        ("faces/0000045/0000.png\n", ":1: expected 'path label'"),
+        ("faces/0000045/0000.png\n", ":1: expected 'path label', parted by"),
+        ("faces/0000045/0000.png,1\n", ":1: expected 'path label', parted by a space or a tab"),
         ("faces/0000045/0000.png 0\nfaces/0000045/0001.png x\n", ":2: expected a whole number"),
         ("faces/0000045/0000.png -1\n", ":1: expected a whole number"),
         ("faces/0000045/0000.png 99999999999\n", ":1: expected a whole number"),
@@ -78,7 +79,7 @@ def test_a_bad_line_is_named(faces: Path, tmp_path: Path, text: str, message: st
 def test_missing_files(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="expected a list file"):
         ListSource(tmp_path / "none.txt")
-    with pytest.raises(FileNotFoundError, match=r"first image is not at .* name the folder"):
+    with pytest.raises(FileNotFoundError, match=r"first image is not at .*--data.root"):
         open_source(write(tmp_path / "a.txt", "x/y.png 0\n"))
     (tmp_path / "b.txt").write_bytes(b"x/y.png 0\n\xff\xfe\n")
     with pytest.raises(ValueError, match="expected a list file in UTF-8"):

@@ -13,7 +13,6 @@ from sphereface_jax.data.megaface import (
     read_megaface_features,
     read_megaface_list,
     read_megaface_noises,
-    write_megaface_feature,
 )
 
 FACESCRUB = {
@@ -26,6 +25,11 @@ DISTRACTORS = {"path": ["534/53415754@N00/37731000_1.jpg", "389/38989502@N07/476
 def write_json(path: Path, content: object) -> Path:
     path.write_text(json.dumps(content))
     return path
+
+
+def write_feature(path: Path, *numbers: float) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(struct.pack(f"<4i{len(numbers)}f", len(numbers), 1, 4, 5, *numbers))
 
 
 def test_lists_of_the_development_kit(tmp_path: Path) -> None:
@@ -49,21 +53,19 @@ def test_wrong_images_are_left_out(tmp_path: Path) -> None:
 
 
 def test_a_feature_file_is_an_opencv_matrix(tmp_path: Path) -> None:
-    feature = np.array([1.5, -2.0, 0.25], np.float32)
-    path = tmp_path / "a" / "x.png_net.bin"
-    write_megaface_feature(path, feature)
-    assert path.read_bytes() == struct.pack("<4i3f", 3, 1, 4, 5, 1.5, -2.0, 0.25)
-    np.testing.assert_array_equal(read_megaface_feature(path), feature)
+    write_feature(tmp_path / "x.png_net.bin", 1.5, -2.0, 0.25)
+    feature = read_megaface_feature(tmp_path / "x.png_net.bin")
+    np.testing.assert_array_equal(feature, np.float32([1.5, -2.0, 0.25]))
 
 
 def test_a_folder_of_features_is_called_by_its_images(tmp_path: Path) -> None:
-    write_megaface_feature(tmp_path / "facescrub" / "A_B" / "A_B_1.png_net_v2.bin", np.ones(2))
-    write_megaface_feature(tmp_path / "1" / "2@N00" / "3_0.jpg.bin", np.array([0.5, 2.0]))
+    write_feature(tmp_path / "facescrub" / "A_B" / "A_B_1.png_net_v2.bin", 1, 1)
+    write_feature(tmp_path / "1" / "2@N00" / "3_0.jpg.bin", 0.5, 2)
     (tmp_path / "notes.bin").write_text("no feature")
     vectors = read_megaface_features(tmp_path)
     assert vectors.paths == ["1/2@N00/3_0.jpg", "facescrub/A_B/A_B_1.png"]
     np.testing.assert_array_equal(vectors.embeddings, [[0.5, 2], [1, 1]])
-    write_megaface_feature(tmp_path / "1" / "x.jpg_net.bin", np.ones(3))
+    write_feature(tmp_path / "1" / "x.jpg_net.bin", 1, 1, 1)
     with pytest.raises(ValueError, match=r"x\.jpg_net\.bin: expected 2 numbers as in the first"):
         read_megaface_features(tmp_path)
     (tmp_path / "empty").mkdir()

@@ -48,7 +48,7 @@ def test_crops_are_black_outside_the_image() -> None:
 
 def test_missing_and_other_weights_are_named(monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(FileNotFoundError, match=r"sphereface-jax\[detect\]"):
+    with pytest.raises(FileNotFoundError, match=r"pip install '\.\[detect\]'"):
         mtcnn.load_weights("pnet")
     (tmp_path / "mtcnn" / "assets" / "weights").mkdir(parents=True)
     (tmp_path / "mtcnn" / "assets" / "weights" / "pnet.lz4").write_bytes(b"other")

@@ -66,7 +66,7 @@ def test_again_is_at_once_and_another_description_is_refused(folder, tmp_path: P
     before = {p: p.stat().st_mtime_ns for p in Path(first.directory).iterdir()}
     assert prepare(folder, tmp_path / "out", described_as=FROM) == first
     assert before == {p: p.stat().st_mtime_ns for p in Path(first.directory).iterdir()}
-    with pytest.raises(ValueError, match=r"found one made with .*'source': 'faces'"):
+    with pytest.raises(ValueError, match=r"found a data set made with .*'source': 'faces'"):
         prepare(folder, tmp_path / "out", described_as={"source": "others"})
 
 
@@ -163,7 +163,7 @@ def test_unaligned_faces_are_refused_or_aligned(tmp_path: Path) -> None:
     points = np.array([[60.0, 70], [90, 69], [75, 85], [64, 100], [88, 101]])
     aligner = FaceAligner((112, 96), landmarks={"ann/0.jpg": points})
     described = FROM | {"points": "file"}
-    with pytest.raises(ValueError, match="found one made with"):
+    with pytest.raises(ValueError, match="found a data set made with"):
         prepare(folder, tmp_path / "out", described_as=described, aligner=aligner)
     summary = prepare(folder, tmp_path / "other", described_as=described, aligner=aligner)
     assert summary.sizes == {"112x96": 1}

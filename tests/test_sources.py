@@ -76,6 +76,11 @@ def test_an_unreadable_image_is_named(tmp_path: Path) -> None:
         (lambda d: None, FileNotFoundError, "no such file or folder"),
         (lambda d: d.mkdir(), ValueError, "no identities"),
         (lambda d: (d / "a").mkdir(parents=True), ValueError, "1 folders without images"),
+        (
+            lambda d: write_image(d / "ann.png", make_face(0)),
+            ValueError,
+            "1 images in no folder; give each person a folder",
+        ),
         (lambda d: make_folder(d, {"Ann": 1, "ann": 1}), ValueError, "'Ann' and 'ann' differ by"),
     ],
 )
@@ -111,7 +116,7 @@ def test_identities_are_left_out_by_name(tmp_path: Path) -> None:
     kept = exclude_identities(source, ["bob"])
     assert kept.identities == ("ann", "cat")
     assert kept.labels.tolist() == [0, 1]
-    with pytest.raises(ValueError, match=r"exclude: .* got \['dan'\]"):
+    with pytest.raises(ValueError, match=r"exclude: .* such as 'ann', got \['dan'\]"):
         exclude_identities(source, ["dan", "bob"])
 
 

@@ -95,7 +95,7 @@ def test_a_folder_with_dataset_info_opens_by_path(data_dir: Path) -> None:
     [
         ("tiny_faces", "validation", ValueError, "expected a split out of"),
         ("tiny_texts", "train", ValueError, "expected features image: Image"),
-        ("no_such_faces", "train", FileNotFoundError, "no TFDS data set of that name"),
+        ("no_such_faces", "train", FileNotFoundError, "found neither; check the spelling"),
         ("mnist", "train", FileNotFoundError, "not prepared"),
     ],
 )

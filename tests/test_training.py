@@ -19,12 +19,18 @@ from rich.console import Console
 from tiny_run import tiny_config
 
 from sphereface_jax import LOSSES, sphereface2_bias_init
-from sphereface_jax.training.config import LossConfig, OptimizerConfig, TrainConfig, ValConfig
+from sphereface_jax.training.config import (
+    LossConfig,
+    OptimizerConfig,
+    TrainConfig,
+    ValConfig,
+    to_dict,
+)
 from sphereface_jax.training.ledger import NonFiniteLossError
 from sphereface_jax.training.loop import train
 from sphereface_jax.training.optimizer import make_optimizer
 from sphereface_jax.training.reporting import Reporter
-from sphereface_jax.training.run_folder import RunFolder, read_records
+from sphereface_jax.training.run_folder import RunFolder, read_config, read_records, write_json
 from sphereface_jax.training.saved_run import load_run, start_from
 from sphereface_jax.training.signals import Interrupted
 from sphereface_jax.training.step import compile_train_step, make_train_step
@@ -97,6 +103,17 @@ def test_another_config_into_the_same_folder_is_refused(finished: TrainConfig) -
         train(other, console=quiet())
 
 
+def test_another_config_may_take_over_a_run_that_has_no_checkpoint(tmp_path: Path) -> None:
+    faces = make_folder(tmp_path / "faces", {"ann": 4, "bob": 4})
+    config = tiny_config(tmp_path / "run", steps=2)
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, train=str(faces)))
+    with pytest.raises(ValueError, match=r"found 112x112; align .* --data.resize"):
+        train(config, console=quiet())
+    mended = dataclasses.replace(config, data=dataclasses.replace(config.data, resize=True))
+    assert train(mended, console=quiet())["step"] == 2
+    assert read_config(config.out).data.resize
+
+
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(ValueError, match="got other files"):
@@ -110,6 +127,31 @@ def test_bad_data_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no/where"):
         train(config, console=quiet())
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_does_not_go_on_with_other_people(tmp_path: Path) -> None:
+    faces = make_folder(tmp_path / "faces", {"ann": 4, "bob": 4})
+    config = tiny_config(tmp_path / "run", steps=4)
+    config = dataclasses.replace(
+        config, data=dataclasses.replace(config.data, train=str(faces), resize=True)
+    )
+    train(config, console=quiet())
+    (config.out / "result.json").unlink()
+    make_folder(faces, {"amy": 4})
+    with pytest.raises(ValueError, match=r"faces: expected the 2 identities that .* got 3; put"):
+        train(config, console=quiet())
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path / "run", steps=1)
+    train(config, console=quiet())
+    other = dataclasses.replace(config, model=dataclasses.replace(config.model, embedding_dim=16))
+    write_json(config.out / "config.json", to_dict(other))
+    with pytest.raises(
+        ValueError, match=r"run: expected .* -> 16 at .*, got .* -> 8 at "
+    ) as caught:
+        load_run(config.out)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_second_process_in_the_folder_is_refused(tmp_path: Path) -> None:

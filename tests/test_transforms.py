@@ -96,6 +96,8 @@ def test_another_size_is_refused_unless_resizing_is_asked_for(shape) -> None:
     with pytest.raises(WrongImageSize, match=f"112x96 or 112x112 pixels, found {shape[0]}x"):
         PLAIN(face)
     assert FaceTransform(resize=True)(face).shape == (112, 96, 3)
+    with pytest.raises(WrongImageSize, match="a face of 128x128 pixels, found"):
+        FaceTransform(size=(128, 128))(face)
 
 
 def test_resizing_keeps_the_aspect_and_the_middle() -> None:

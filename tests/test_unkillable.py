@@ -297,6 +297,8 @@ def at_steps(monkeypatch: pytest.MonkeyPatch, actions: dict[int, Callable[[], ob
     monkeypatch.setattr(Reporter, "metrics", log_and_act)
 
 
+# Orbax drops the coroutines of a write that failed.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_training_goes_on_while_the_disk_refuses(
     undisturbed: TrainConfig,
     tmp_path: Path,
@@ -314,7 +316,9 @@ def test_training_goes_on_while_the_disk_refuses(
         assert len(failed) == 1
         assert "there is none yet. Free some space" in failed[0]
         assert failed[0].endswith("training goes on and saves again in 4 steps")
-    assert {path.name for path in (config.out / "checkpoints").iterdir()} == {"12"}
+    names = {path.name for path in (config.out / "checkpoints").iterdir()}
+    # Orbax may still have the file of a failed save open; the next start removes what is left.
+    assert {name for name in names if "orbax-checkpoint-tmp" not in name} == {"12"}
     assert_same_end(config, undisturbed)
 
 

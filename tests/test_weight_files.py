@@ -157,6 +157,12 @@ def test_truncation_at_any_byte_is_one_error(suffix: str, tmp_path: Path) -> Non
         assert "\n" not in str(caught.value)
 
 
+def test_another_file_is_said_to_be_none_of_weights(tmp_path: Path) -> None:
+    (tmp_path / "pairs.txt").write_text("10\t300\n")
+    with pytest.raises(ValueError, match="expected a file of weights as PyTorch saves"):
+        read_tensors(tmp_path / "pairs.txt")
+
+
 @pytest.mark.parametrize("suffix", ["pt", "pth", "safetensors"])
 @pytest.mark.parametrize("kept", [0.0, 0.01, 0.5, 0.999])
 def test_a_truncated_file_makes_no_run(

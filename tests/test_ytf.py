@@ -27,7 +27,7 @@ def test_the_list_of_splits(tmp_path: Path) -> None:
     assert pairs.right == ("Bob/2", "Ann_Lee/1", "Cyd/5")
     assert pairs.is_same.tolist() == [False, True, False]
     assert pairs.folds.tolist() == [1, 1, 2]
-    assert pairs.videos == ("Ann_Lee/0", "Ann_Lee/1", "Bob/2", "Cyd/5")
+    assert pairs.names == ("Ann_Lee/0", "Ann_Lee/1", "Bob/2", "Cyd/5")
 
 
 def test_frames_are_the_images_of_a_videos_folder(tmp_path: Path) -> None:
@@ -67,5 +67,5 @@ def test_a_missing_or_foreign_list_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="expected YouTube Faces' list of splits"):
         read_ytf_splits(tmp_path / "x")
     (tmp_path / "y").write_bytes(b"\xff\xfe\xfa")
-    with pytest.raises(ValueError, match="expected a table in UTF-8"):
+    with pytest.raises(ValueError, match="expected text in UTF-8"):
         read_ytf_splits(tmp_path / "y")

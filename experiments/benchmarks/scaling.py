@@ -241,7 +241,7 @@ def main(config: Config) -> None:
     if config.part is not None:
         print(json.dumps(PARTS[config.part](config)))
         return
-    flags = sys.argv[1:]
+    machine, flags = describe_machine(), sys.argv[1:]
     results = {
         **measure("layouts", flags),
         **measure("rates", flags),
@@ -254,7 +254,7 @@ def main(config: Config) -> None:
     }
     write_results(
         config.out,
-        {"benchmark": "scaling", **settings, **results, "machine": describe_machine()},
+        {"benchmark": "scaling", **settings, **results, "machine": machine},
     )
 
 

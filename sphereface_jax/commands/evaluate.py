@@ -68,9 +68,8 @@ def evaluate(options: EvaluateOptions, *, console: Console) -> None:
     stored = None if options.embeddings is None else StoredVectors(options.embeddings)
     with _search_bar(console) as progress:
         chosen = choose_tasks(options, stored, progress)
-        source = stored if options.run is None else _open_source(options.run, options, console)
-        assert source is not None
-        rival = None if options.against is None else _open_source(options.against, options, console)
+        source = stored or _open_run(options, console)
+        rival = None if options.against is None else _open_rival(options.against, options, console)
         tasks = [task for task, _ in chosen]
         scored = [
             Scored(task, vectors, matched, {name: matched.scorers[name]() for name in names})
@@ -92,7 +91,14 @@ def evaluate(options: EvaluateOptions, *, console: Console) -> None:
         _keep(scored, source, numbers, console)
 
 
-def _open_source(path: Path, options: EvaluateOptions, console: Console) -> VectorSource:
+def _open_run(options: EvaluateOptions, console: Console) -> VectorSource:
+    assert options.run is not None
+    return RunVectors(options.run, console, align=options.align)
+
+
+def _open_rival(path: Path, options: EvaluateOptions, console: Console) -> VectorSource:
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: expected a run's folder or an .npz file, found none")
     return RunVectors(path, console, align=options.align) if path.is_dir() else StoredVectors(path)
 
 

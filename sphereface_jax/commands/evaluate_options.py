@@ -8,6 +8,8 @@ from pathlib import Path
 
 from tyro.conf import Positional, UseAppendAction
 
+from sphereface_jax.data.files import require_writable_folder
+
 
 @dataclass(frozen=True)
 class MegafaceOptions:
@@ -115,7 +117,5 @@ class EvaluateOptions:
             raise ValueError(f"--max-far: expected a rate in [0, 1), got {self.max_far}")
         if self.run is None and (self.recalibrate or self.max_far is not None):
             raise ValueError("--max-far, --recalibrate: expected a run to calibrate, got none")
-        if self.json is not None and not self.json.parent.is_dir():
-            raise FileNotFoundError(
-                f"{self.json.parent}: expected a folder to write {self.json.name} into, found none"
-            )
+        if self.json is not None:
+            require_writable_folder(self.json)

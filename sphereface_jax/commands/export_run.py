@@ -9,7 +9,7 @@ from typing import Any
 from flax import nnx
 from rich.console import Console
 
-from sphereface_jax.data.files import AtomicFile
+from sphereface_jax.data.files import AtomicFile, require_writable_folder
 from sphereface_jax.interop.onnx_export import InputKind, onnx_bytes
 from sphereface_jax.interop.safetensors_file import safetensors_bytes
 from sphereface_jax.interop.stablehlo import stablehlo_bytes
@@ -62,9 +62,10 @@ class ExportOptions:
             )
         for path in outputs:
             if path.exists():
-                raise ValueError(f"{path}: expected a file that does not exist yet")
-            if not path.parent.is_dir():
-                raise FileNotFoundError(f"{path.parent}: expected a folder for {path.name}")
+                raise ValueError(
+                    f"{path}: expected a file that does not exist yet; delete it or name another"
+                )
+            require_writable_folder(path)
         return outputs
 
     def _onnx(self, run: SavedRun) -> bytes:

@@ -108,7 +108,11 @@ def refuse_missing(missing: Missing, title: str, *, allow_missing: bool) -> None
     if not count or (allow_missing and count < missing.total):
         return
     listed = ", ".join(missing.names[:10]) + (", ..." if count > 10 else "")
+    place = "" if missing.folder is None else f" in {missing.folder}"
+    advice = "add them, or leave out what needs them with --allow-missing"
+    if count == missing.total:
+        advice = "is that the right place, and are its names those of the list?"
     raise FileNotFoundError(
         f"{title}: {count:,} of the {missing.total:,} {missing.unit} it needs are missing "
-        f"({listed}); add them, or leave out what needs them with --allow-missing"
+        f"({listed}){place}; {advice}"
     )

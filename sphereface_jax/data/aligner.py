@@ -1,7 +1,6 @@
 """Aligning many faces: one aligner for images from anywhere, and a folder turned into crops."""
 
 import dataclasses
-import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sphereface_jax.data.alignment import FaceDetector, NoFace, align_face, detect_and_align
-from sphereface_jax.data.files import AtomicFile
+from sphereface_jax.data.files import AtomicFile, claim_folder
 from sphereface_jax.data.images import (
     UnreadableImage,
     encode_jpeg,
@@ -20,6 +19,7 @@ from sphereface_jax.data.images import (
 from sphereface_jax.data.landmarks import landmarks_of, read_landmarks
 from sphereface_jax.data.pipeline import available_cores
 from sphereface_jax.data.sources import ImageSequence
+from sphereface_jax.data.text import first_ten
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,8 +125,7 @@ class AlignSummary:
         return [
             f"aligned {self.aligned:,} images, found {self.kept:,} aligned before",
             f"left out: {len(self.skipped):,}",
-            *(f"  {why}" for _, why in self.skipped[:10]),
-            *(["  ..."] if len(self.skipped) > 10 else []),
+            *first_ten(f"  {why}" for _, why in self.skipped),
         ]
 
 
@@ -159,7 +158,8 @@ def align_folder(
     if out.resolve().is_relative_to(source.resolve()):
         raise ValueError(f"{out}: expected a folder outside of {source}, which it would change")
     crops = _crop_names(source, paths)
-    _check_setting(out, {"size": list(aligner.size), "points": aligner.points_from})
+    setting = {"size": list(aligner.size), "points": aligner.points_from}
+    claim_folder(out, "alignment.json", setting, "crops")
 
     def work(index: int) -> str | None:
         """Why the image was skipped; an empty text if its crop was there; None if it is now."""
@@ -198,21 +198,3 @@ def _crop_names(source: Path, paths: Sequence[Path]) -> list[Path]:
         if other != path:
             raise ValueError(f"{other} and {path}: expected one image for each crop {name}")
     return names
-
-
-def _check_setting(out: Path, setting: dict[str, Any]) -> None:
-    """Writes how the crops in a folder are made, or checks that it is as before."""
-    path = out / "alignment.json"
-    if not path.exists():
-        with AtomicFile(path) as file:
-            file.write(json.dumps(setting).encode())
-        return
-    try:
-        found = json.loads(path.read_bytes())
-    except ValueError:
-        raise ValueError(f"{path}: expected JSON, found other text; delete {out}") from None
-    if found != setting:
-        raise ValueError(
-            f"{out}: expected crops made with {setting}, found crops made with {found}; name "
-            "another folder"
-        )

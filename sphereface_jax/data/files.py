@@ -1,9 +1,10 @@
 """Writing without leaving half a file behind: a temporary name first, then one atomic rename."""
 
+import json
 import os
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, Any
 
 
 class AtomicFile:
@@ -21,7 +22,11 @@ class AtomicFile:
 
     def __enter__(self) -> IO[bytes]:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file: IO[bytes] = open(self._temporary, "wb")
+        try:
+            self._file: IO[bytes] = open(self._temporary, "wb")
+        except OSError as error:
+            error.filename = str(self._path)  # the name that the caller knows
+            raise
         return self._file
 
     def __exit__(
@@ -45,3 +50,50 @@ class AtomicFile:
             self._temporary.unlink(missing_ok=True)
             if isinstance(failure, OSError) and failure.filename is None:
                 failure.filename = str(self._path)  # a full disk names no file of its own
+
+
+def require_writable_folder(path: Path) -> None:
+    """Refuses, before long work, a file that could not be written in the end.
+
+    Raises:
+      FileNotFoundError: the file's folder is not there.
+      PermissionError: it may not be written to.
+    """
+    folder = path.parent
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{folder}: expected a folder to write {path.name} into, found none; make it first"
+        )
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(
+            f"{folder}: expected a folder to write {path.name} into, found one that may not be "
+            "written to; change its permissions, or name another"
+        )
+
+
+def claim_folder(folder: Path, name: str, made: dict[str, Any], what: str) -> None:
+    """Writes into a folder how what it holds is made, or checks that it is made so.
+
+    Args:
+      folder: the folder.
+      name: of the JSON file in it.
+      made: how, in JSON's types.
+      what: what the folder holds.
+
+    Raises:
+      ValueError: the folder's are made in another way, or the file is damaged.
+    """
+    path = folder / name
+    if not path.is_file():
+        with AtomicFile(path) as file:
+            file.write(json.dumps(made).encode())
+        return
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError:
+        raise ValueError(f"{path}: expected JSON, found other text; delete {folder}") from None
+    if found != json.loads(json.dumps(made)):
+        raise ValueError(
+            f"{folder}: expected {what} made with {made}, found {what} made with {found}; delete "
+            "it, or name another folder"
+        )

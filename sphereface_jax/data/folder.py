@@ -35,9 +35,11 @@ class ImageFolder:
         files = {name: _images_in(self.directory / name) for name in names}
         self.identities = tuple(name for name in names if files[name])
         if not self.identities:
+            loose = len(_images_in(self.directory))
             raise ValueError(
                 f"{self.directory}: no identities; expected <identity>/<image> below it, images "
-                f"ending in {', '.join(IMAGE_SUFFIXES)}, found {len(names)} folders without images"
+                f"ending in {', '.join(IMAGE_SUFFIXES)}, found {len(names)} folders without images "
+                f"and {loose} images in no folder; give each person a folder"
             )
         check_identities(self.identities, str(self.directory))
         self._files = [file for name in self.identities for file in files[name]]

@@ -15,9 +15,12 @@ import csv
 import dataclasses
 import os
 import warnings
-from pathlib import Path
 
 import numpy as np
+
+from sphereface_jax.data.text import existing_file, read_lines
+
+_WHAT = "a file of IJB's protocols"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,17 +196,8 @@ def read_ijb_subjects(path: str | os.PathLike[str]) -> IjbSubjects:
     )
 
 
-def _existing(path: str | os.PathLike[str]) -> Path:
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"{path}: expected a file of IJB's protocols, found none")
-    return Path(path)
-
-
 def _lines(path: str | os.PathLike[str]) -> list[str]:
-    try:
-        lines = _existing(path).read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: expected text in UTF-8, found other bytes") from None
+    lines = read_lines(path, _WHAT)
     while lines and not lines[-1].strip():
         lines.pop()
     if not lines:
@@ -222,7 +216,7 @@ def _whole_numbers(
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)  # NumPy warns of an empty file
         try:
-            table = np.loadtxt(_existing(path), np.int64, delimiter=delimiter, ndmin=2)
+            table = np.loadtxt(existing_file(path, _WHAT), np.int64, delimiter=delimiter, ndmin=2)
         except (ValueError, UserWarning) as error:
             reason = " ".join(str(error).split())
             raise ValueError(

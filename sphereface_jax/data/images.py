@@ -114,7 +114,8 @@ def find_image_paths(directory: str | os.PathLike[str]) -> list[Path]:
     """
     directory = Path(directory)
     if not directory.is_dir():
-        raise FileNotFoundError(f"{directory}: expected a folder of images, found none")
+        there = "a file" if directory.exists() else "nothing there"
+        raise FileNotFoundError(f"{directory}: expected a folder of images, found {there}")
     found = [
         Path(folder, name)
         for folder, _, names in os.walk(directory)

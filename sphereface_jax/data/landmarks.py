@@ -9,9 +9,11 @@ The points are left eye, right eye, nose, left and right corner of the mouth.
 
 import os
 import re
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import numpy as np
+
+from sphereface_jax.data.text import read_lines
 
 _NUMBERS = 10
 _TITLE_LINES = 2  # no more lines than these may open a file without being landmarks
@@ -27,15 +29,8 @@ def read_landmarks(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
       FileNotFoundError: no such file.
       ValueError: a line that is not a name and five points, or a name given twice; names the line.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: expected a landmark file, found none")
     landmarks: dict[str, np.ndarray] = {}
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: expected a landmark file in UTF-8, found other bytes") from None
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_lines(path, "a landmark file"), start=1):
         parsed = _parse(line)
         if parsed is None:
             if line.strip() and (landmarks or number > _TITLE_LINES):

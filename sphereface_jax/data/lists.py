@@ -35,7 +35,7 @@ class ListSource:
         if not os.path.isfile(self.describe(0)):
             raise FileNotFoundError(
                 f"{self.path}: its first image is not at {self.describe(0)}; name the folder that "
-                "its paths start from"
+                "its paths start from (--data.root of `sphereface train`)"
             )
         values, labels = np.unique(np.array(stored, np.int64), return_inverse=True)
         self.labels = labels.astype(np.int32)
@@ -86,7 +86,9 @@ class ListSource:
 def _parse(line: str, where: str) -> tuple[str, int]:
     fields = line.split("\t") if line.count("\t") == 2 else line.rsplit(maxsplit=1)
     if len(fields) < 2:
-        raise ValueError(f"{where}: expected 'path label', found {line[:60]!r}")
+        raise ValueError(
+            f"{where}: expected 'path label', parted by a space or a tab, found {line[:60]!r}"
+        )
     file, label = fields[-2].strip(), fields[-1].strip()
     if not (label.isascii() and label.isdigit() and len(label) < 10):
         raise ValueError(f"{where}: expected a whole number from 0 as label, found {label[:60]!r}")

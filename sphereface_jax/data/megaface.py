@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from sphereface_jax.data.files import AtomicFile
+from sphereface_jax.data.text import existing_file, read_lines
 from sphereface_jax.data.vectors import FaceVectors
 
 _FLOAT32 = 5
@@ -67,7 +67,7 @@ def read_megaface_list(path: str | os.PathLike[str]) -> MegafaceList:
         number than images.
     """
     try:
-        content = json.loads(_existing(path, "a MegaFace list").read_text(encoding="utf-8"))
+        content = json.loads(existing_file(path, "a MegaFace list").read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path}: expected JSON, found something else: {error}") from None
     paths = _strings(content, "path", path)
@@ -93,11 +93,7 @@ def read_megaface_noises(path: str | os.PathLike[str]) -> frozenset[str]:
       FileNotFoundError: no such file.
       ValueError: no text in UTF-8.
     """
-    try:
-        text = _existing(path, "a list of wrong images").read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: expected text in UTF-8, found other bytes") from None
-    lines = [line.strip() for line in text.splitlines()]
+    lines = [line.strip() for line in read_lines(path, "a list of wrong images")]
     return frozenset(line.split("\t")[-1] for line in lines if line and not line.startswith("#"))
 
 
@@ -111,7 +107,7 @@ def read_megaface_feature(path: str | os.PathLike[str]) -> np.ndarray:
       FileNotFoundError: no such file.
       ValueError: not a matrix of float32, or cut short.
     """
-    data = _existing(path, "a feature file").read_bytes()
+    data = existing_file(path, "a feature file").read_bytes()
     header = np.frombuffer(data[:16], "<i4") if len(data) >= 16 else np.zeros(4, np.int32)
     rows, columns, size, kind = header.tolist()
     expected = 16 + 4 * rows * columns
@@ -155,19 +151,6 @@ def read_megaface_features(directory: str | os.PathLike[str]) -> FaceVectors:
                 f"{len(features[-1])}"
             )
     return FaceVectors(list(found.values()), np.stack(features))
-
-
-def write_megaface_feature(path: str | os.PathLike[str], feature: np.ndarray) -> None:
-    """Writes a feature [D] as the development kit reads it, atomically."""
-    header = np.array([feature.size, 1, 4, _FLOAT32], "<i4")
-    with AtomicFile(Path(path)) as file:
-        file.write(header.tobytes() + feature.astype("<f4").tobytes())
-
-
-def _existing(path: str | os.PathLike[str], what: str) -> Path:
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"{path}: expected {what}, found none")
-    return Path(path)
 
 
 def _strings(content: Any, key: str, path: str | os.PathLike[str]) -> tuple[str, ...]:

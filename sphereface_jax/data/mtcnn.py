@@ -2,7 +2,7 @@
 
 Three small networks in a cascade: P-Net slides over a pyramid of the image and proposes boxes,
 R-Net rejects most of them, O-Net refines the rest and finds five points. That wheel runs them in
-TensorFlow; here it only lends its weights (`pip install sphereface-jax[detect]` brings it and lz4,
+TensorFlow; here it only lends its weights (`pip install ".[detect]"` brings it and lz4,
 no framework), and they are loaded only if their bytes are the released ones.
 
 Reference: Zhang et al., "Joint Face Detection and Alignment using Multi-task Cascaded Convolutional
@@ -109,7 +109,7 @@ def load_weights(name: str) -> list[np.ndarray]:
     if package is None or not package.submodule_search_locations:
         raise FileNotFoundError(
             "the face detector needs the weights in PyPI's mtcnn, which is not installed; "
-            "pip install 'sphereface-jax[detect]'"
+            "`pip install '.[detect]'` in the folder of this project brings them"
         )
     path = Path(package.submodule_search_locations[0]) / "assets" / "weights" / f"{name}.lz4"
     data = path.read_bytes() if path.is_file() else b""

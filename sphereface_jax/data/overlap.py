@@ -14,7 +14,7 @@ all of 1,000 at 26 bits and 891 of 1,000 at 40.
 import dataclasses
 import hashlib
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ import numpy as np
 from sphereface_jax.data.images import UnreadableImage, decode_image
 from sphereface_jax.data.pipeline import available_cores
 from sphereface_jax.data.sources import FaceSource, ImageSequence, encoded_image
+from sphereface_jax.data.text import first_ten
 
 NEAR = 40  # of 255 bits
 _TABLES = 64
@@ -78,21 +79,16 @@ class OverlapReport:
         """The report for a terminal."""
         return [
             f"identities in both sets, by name: {len(self.shared_names):,}",
-            *_first_ten(f"  {name}" for name in self.shared_names),
+            *first_ten(f"  {name}" for name in self.shared_names),
             f"pictures in both sets: {len(self.shared_images):,}",
-            *_first_ten(f"  {a} is {b} ({bits} bits apart)" for a, b, bits in self.shared_images),
+            *first_ten(f"  {a} is {b} ({bits} bits apart)" for a, b, bits in self.shared_images),
             f"training pictures under two names: {len(self.two_names):,}",
-            *_first_ten(f"  {a} is {b} ({bits} bits apart)" for a, b, bits in self.two_names),
+            *first_ten(f"  {a} is {b} ({bits} bits apart)" for a, b, bits in self.two_names),
         ]
 
     def to_json(self) -> dict[str, Any]:
         """The report in plain types."""
         return dataclasses.asdict(self)
-
-
-def _first_ten(lines: Iterable[str]) -> list[str]:
-    listed = list(lines)
-    return listed[:10] + (["  ..."] if len(listed) > 10 else [])
 
 
 def find_overlap(

@@ -15,17 +15,18 @@ from pathlib import Path
 import numpy as np
 
 from sphereface_jax.data.images import IMAGE_SUFFIXES
+from sphereface_jax.data.text import read_lines
 
 
 @dataclasses.dataclass(frozen=True)
 class NamedPairs:
-    """Pairs of images by name, P of them.
+    """Pairs of images, or of videos, by name, P of them.
 
     Attributes:
-      left: the first image of each pair, as `Name/Name_0001`.
+      left: the first image of each pair, as `Name/Name_0001`, or the first video, as `Name/0`.
       right: the second.
       is_same: bool [P], whether both show one person.
-      folds: int32 [P], from 0; all 0 in a file without folds.
+      folds: int32 [P], as the file numbers them, or from 0; all 0 in a file without folds.
     """
 
     left: tuple[str, ...]
@@ -38,18 +39,8 @@ class NamedPairs:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every image that a pair needs, once, sorted."""
+        """Every image or video that a pair needs, once, sorted."""
         return tuple(sorted({*self.left, *self.right}))
-
-    def select(self, keep: np.ndarray) -> "NamedPairs":
-        """The pairs where `keep`, bool [P], is true."""
-        chosen = np.flatnonzero(keep)
-        return NamedPairs(
-            tuple(self.left[i] for i in chosen),
-            tuple(self.right[i] for i in chosen),
-            self.is_same[chosen],
-            self.folds[chosen],
-        )
 
 
 def read_pairs(path: str | os.PathLike[str]) -> NamedPairs:
@@ -60,7 +51,7 @@ def read_pairs(path: str | os.PathLike[str]) -> NamedPairs:
       ValueError: a line that is not a pair, or a header that announces another number of pairs;
         names the file, the line, and what was expected and found.
     """
-    lines = _read_lines(Path(path))
+    lines = read_lines(path, "a pairs file")
     folds, per_kind = _parse_header(lines[0] if lines else "", path)
     rows = [
         _parse_pair(line, f"{path}:{number}")
@@ -104,18 +95,6 @@ def find_images(
     return found, [name for name in names if name not in found]
 
 
-def _read_lines(path: Path) -> list[str]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: expected a pairs file, found none")
-    try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path}: expected text in UTF-8, found byte {error.object[error.start]:#04x} at "
-            f"offset {error.start}"
-        ) from None
-
-
 def _parse_header(line: str, path: str | os.PathLike[str]) -> tuple[int, int]:
     fields = line.split()
     numbers = [int(field) for field in fields if field.isascii() and field.isdigit()]
@@ -137,7 +116,7 @@ def _parse_pair(line: str, where: str) -> tuple[str, str, bool]:
         return _image_name(name, first, where), _image_name(other, second, where), False
     raise ValueError(
         f"{where}: expected 3 fields (same person) or 4 (different), found {len(fields)}: "
-        f"{line[:60]!r}"
+        f"{line[:60]!r}; where a name has spaces, part the fields by tabs"
     )
 
 
@@ -145,5 +124,8 @@ def _image_name(name: str, number: str, where: str) -> str:
     if not name or name in (".", "..") or set(name) & set("/\\\0"):
         raise ValueError(f"{where}: expected a person's name, found {name!r}")
     if not (number.isascii() and number.isdigit() and len(number) <= 9):
-        raise ValueError(f"{where}: expected the number of an image, found {number!r}")
+        raise ValueError(
+            f"{where}: expected the number of an image, found {number!r}; where a name has spaces, "
+            "part the fields by tabs"
+        )
     return f"{name}/{name}_{int(number):04d}"

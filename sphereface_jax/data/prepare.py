@@ -21,10 +21,11 @@ import numpy as np
 
 from sphereface_jax.data.aligner import FaceAligner
 from sphereface_jax.data.encoding import EncodedFace, encoded_face
-from sphereface_jax.data.files import AtomicFile
+from sphereface_jax.data.files import AtomicFile, claim_folder
 from sphereface_jax.data.images import UnreadableImage
 from sphereface_jax.data.pipeline import available_cores
 from sphereface_jax.data.sources import FaceSource
+from sphereface_jax.data.text import first_ten
 
 VERSION = "1.0.0"
 _SHARD = 4096  # images
@@ -61,8 +62,7 @@ class PrepareSummary:
             f"images an identity: {fewest:,} to {most:,}, median {median:g}",
             f"sizes: {sizes}",
             f"left out: {len(self.skipped):,}",
-            *(f"  {why}" for _, why in self.skipped[:10]),
-            *(["  ..."] if len(self.skipped) > 10 else []),
+            *first_ten(f"  {why}" for _, why in self.skipped),
         ]
 
 
@@ -109,12 +109,12 @@ def prepare(
     directory = out / name / VERSION
     plan = {"from": described_as, "images": len(source), "split": split}
     if (directory / "summary.json").is_file():
-        _check_plan(directory, plan)
+        claim_folder(directory, "plan.json", plan, "a data set")
         advance(len(source))
         return _read_summary(directory)
     work = directory.with_name(f"incomplete.{VERSION}")
     work.mkdir(parents=True, exist_ok=True)
-    _check_plan(work, plan)
+    claim_folder(work, "plan.json", plan, "a data set")
     shards = _write_shards(source, work, f"{name}-{split}", aligner, num_threads, advance)
     summary = _summarise(directory, shards)
     if not summary.images:
@@ -127,23 +127,6 @@ def prepare(
     shutil.rmtree(work / "shards")
     os.replace(work, directory)
     return summary
-
-
-def _check_plan(directory: Path, plan: dict[str, Any]) -> None:
-    path = directory / "plan.json"
-    if not path.is_file():
-        with AtomicFile(path) as file:
-            file.write(json.dumps(plan).encode())
-        return
-    try:
-        found = json.loads(path.read_bytes())
-    except ValueError:
-        raise ValueError(f"{path}: expected JSON, found other text; delete {directory}") from None
-    if found != json.loads(json.dumps(plan)):
-        raise ValueError(
-            f"{directory}: expected a data set made with {plan}, found one made with {found}; "
-            "delete it, or name another folder"
-        )
 
 
 def _write_shards(

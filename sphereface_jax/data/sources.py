@@ -31,12 +31,12 @@ class ImageSequence(Protocol):
         ...
 
     def describe(self, index: int) -> str:
-        """Where image `index` lies."""
+        """Where image `index` lies: a path, or a data set and record; for error messages."""
         ...
 
 
 @runtime_checkable
-class FaceSource(Protocol):
+class FaceSource(ImageSequence, Protocol):
     """Labelled face images by index; safe to read from many threads at once.
 
     Attributes:
@@ -54,16 +54,8 @@ class FaceSource(Protocol):
         """A name for each label."""
         ...
 
-    def __len__(self) -> int:
-        """The number of images."""
-        ...
-
     def __getitem__(self, index: int) -> dict[str, Any]:
         """`{"image": uint8 [H, W, 3] RGB, "label": int}`, or `UnreadableImage` naming it."""
-        ...
-
-    def describe(self, index: int) -> str:
-        """Where image `index` lies: a path, or a data set and record; for error messages."""
         ...
 
 
@@ -133,7 +125,7 @@ def exclude_identities(source: FaceSource, names: Sequence[str]) -> Subset:
     if unknown:
         raise ValueError(
             f"exclude: expected names out of the source's {len(source.identities)} identities, "
-            f"got {unknown[:3]}"
+            f"such as {source.identities[0]!r}, got {unknown[:3]}"
         )
     return Subset(source, [name for name in source.identities if name not in set(names)])
 
@@ -159,7 +151,7 @@ def split_identities(source: FaceSource, fraction: float, seed: int) -> tuple[Su
     if count - held_out < 2:
         raise ValueError(
             f"fraction: {fraction} of {count} identities leaves {max(0, count - held_out)} to "
-            "train on; expected at least 2 on either side"
+            "train on; expected at least 2 on either side: hold out fewer, or bring more people"
         )
     order = np.random.Generator(np.random.Philox(seed)).permutation(count)
     names = [source.identities[label] for label in order]

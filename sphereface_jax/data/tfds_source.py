@@ -110,8 +110,9 @@ def _builder(name: str, data_dir: str | None) -> Any:
         builder = tfds.builder(name, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError:
         raise FileNotFoundError(
-            f"{name}: no such folder, and no TFDS data set of that name in "
-            f"{data_dir or 'the default data folder'}"
+            f"{name}: expected a folder or file of faces, or the name of a TFDS data set in "
+            f"{data_dir or 'the default data folder'}, found neither; check the spelling and the "
+            "folder that you are in"
         ) from None
     if not builder.info.splits:
         raise FileNotFoundError(

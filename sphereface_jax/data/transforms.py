@@ -157,9 +157,11 @@ class FaceTransform:
         """Scaled to cover `size`, aspect ratio kept, and the middle cut out."""
         height, width = self.size
         if not self.resize:
+            uncropped = "" if height == width else f" or {height}x{height}"
             raise WrongImageSize(
-                f"expected a face of {height}x{width} or {height}x{height} pixels, found "
-                f"{image.shape[0]}x{image.shape[1]}; align the faces first, or ask for resizing"
+                f"expected a face of {height}x{width}{uncropped} pixels, found "
+                f"{image.shape[0]}x{image.shape[1]}; align the faces first "
+                "(`sphereface align`), or train with --data.resize"
             )
         factor = max(height / image.shape[0], width / image.shape[1])
         shape = (

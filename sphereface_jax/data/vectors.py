@@ -134,15 +134,20 @@ def load_vectors(path: Path) -> FaceVectors:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected an .npz file of embeddings, found none")
+    opened = path.open("rb")
     try:
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+        with opened, np.load(opened, allow_pickle=False) as file:
             arrays = {
                 name: file[name]
                 for name in ("paths", "embeddings", "mirrored")
                 if name in getattr(file, "files", ())
             }
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: expected an .npz file of plain arrays, got {error}") from None
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile):
+        # What NumPy says here advises to unpickle the file.
+        raise ValueError(
+            f"{path}: expected an .npz file of plain arrays, as `sphereface embed` writes it, "
+            "found another or a damaged one"
+        ) from None
     for name in ("paths", "embeddings"):
         if name not in arrays:
             raise ValueError(f"{path}: expected an array {name!r}, found {sorted(arrays)}")

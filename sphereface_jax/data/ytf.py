@@ -18,33 +18,10 @@ from pathlib import Path
 import numpy as np
 
 from sphereface_jax.data.images import is_image_path
+from sphereface_jax.data.pairs import NamedPairs
+from sphereface_jax.data.text import read_lines
 
 _COLUMNS = ("first name", "second name", "is same")
-
-
-@dataclasses.dataclass(frozen=True)
-class VideoPairs:
-    """Pairs of videos, P of them.
-
-    Attributes:
-      left: the first video of each pair, as `Name/0`.
-      right: the second.
-      is_same: bool [P], whether both show one person.
-      folds: int32 [P], the number of the split.
-    """
-
-    left: tuple[str, ...]
-    right: tuple[str, ...]
-    is_same: np.ndarray
-    folds: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.left)
-
-    @property
-    def videos(self) -> tuple[str, ...]:
-        """Every video that a pair needs, once, sorted."""
-        return tuple(sorted({*self.left, *self.right}))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,20 +39,18 @@ class VideoFrames:
     missing: tuple[str, ...]
 
 
-def read_ytf_splits(path: str | os.PathLike[str]) -> VideoPairs:
+def read_ytf_splits(path: str | os.PathLike[str]) -> NamedPairs:
     """Reads the list of video pairs.
 
     Raises:
       FileNotFoundError: no such file.
       ValueError: no such header, or a line that is not a pair; names the line.
     """
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"{path}: expected YouTube Faces' list of splits, found none")
+    text = read_lines(path, "YouTube Faces' list of splits")
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            lines = [[field.strip() for field in line] for line in csv.reader(file)]
-    except (UnicodeDecodeError, csv.Error):
-        raise ValueError(f"{path}: expected a table in UTF-8, found other bytes") from None
+        lines = [[field.strip() for field in line] for line in csv.reader(text)]
+    except csv.Error as error:
+        raise ValueError(f"{path}: expected a table with commas ({error})") from None
     header = [name.lower() for name in lines[0]] if lines else []
     if not set(_COLUMNS) <= set(header):
         raise ValueError(f"{path}:1: expected columns {', '.join(_COLUMNS)}, found {header}")
@@ -88,7 +63,7 @@ def read_ytf_splits(path: str | os.PathLike[str]) -> VideoPairs:
     if not rows:
         raise ValueError(f"{path}: expected video pairs below the header, found none")
     folds, left, right, is_same = zip(*rows, strict=True)
-    return VideoPairs(left, right, np.array(is_same, bool), np.array(folds, np.int32))
+    return NamedPairs(left, right, np.array(is_same, bool), np.array(folds, np.int32))
 
 
 def find_frames(videos: Sequence[str], directory: str | os.PathLike[str]) -> VideoFrames:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sphereface_jax.evaluation.impostors import highest_impostors
-from sphereface_jax.evaluation.pairs import check_embeddings, unit_rows
+from sphereface_jax.evaluation.pairs import check_embeddings, to_degrees, unit_rows
 from sphereface_jax.evaluation.pooling import group_means
 
 
@@ -169,7 +169,7 @@ def angle_statistics(embeddings: ArrayLike, labels: ArrayLike) -> AngleStatistic
     rows, number = _check_labelled(embeddings, labels)
     unit = unit_rows(rows)
     unit_means = unit_rows(_class_means(unit, number))
-    intra = _degrees(np.einsum("nd,nd->n", unit, unit_means[number]))
+    intra = to_degrees(np.einsum("nd,nd->n", unit, unit_means[number]))
     spread = prototype_spread(unit_means)
     return AngleStatistics(
         intra_class_mean=float(intra.mean()),
@@ -210,7 +210,7 @@ def prototype_spread(prototypes: ArrayLike) -> PrototypeSpread:
         by_probe=1,
         overall=0,
     ).by_probe[:, 0]
-    angles = _degrees(nearest)
+    angles = to_degrees(nearest)
     # Of all ordered pairs: |Σ u|² is the sum of all cosines, C of which are 1.
     count = len(unit)
     total = float(np.square(unit.sum(axis=0)).sum())
@@ -218,7 +218,7 @@ def prototype_spread(prototypes: ArrayLike) -> PrototypeSpread:
     return PrototypeSpread(
         nearest_mean=float(angles.mean()),
         nearest_min=float(angles.min()),
-        mean=float(_degrees(np.array(mean_cosine))),
+        mean=float(to_degrees(mean_cosine)),
         num_prototypes=count,
     )
 
@@ -240,7 +240,3 @@ def _check_labelled(
 def _class_means(rows: NDArray, number: NDArray[np.int64]) -> NDArray[np.floating]:
     """The mean of each class [C, D], checked to have a direction."""
     return check_embeddings("class means", group_means(rows, number))
-
-
-def _degrees(cosines: NDArray) -> NDArray[np.floating]:
-    return np.degrees(np.arccos(np.clip(cosines.astype(np.float64), -1.0, 1.0)))

@@ -163,6 +163,11 @@ def paired_cosines(embeddings: ArrayLike, pairs: Pairs) -> NDArray[np.float64]:
     return np.clip(paired_dot(unit, pairs.left, pairs.right), -1.0, 1.0)
 
 
+def to_degrees(cosines: ArrayLike) -> NDArray[np.float64]:
+    """The angles of cosines in degrees, of the same shape; beyond ±1 counts as ±1."""
+    return np.degrees(np.arccos(np.clip(np.asarray(cosines, np.float64), -1.0, 1.0)))
+
+
 def unit_rows(x: NDArray[np.floating]) -> NDArray[np.float64]:
     """Rows of x scaled to unit length in float64; the rows must be nonzero."""
     # Dividing by the largest magnitude first keeps tiny and huge rows from losing their square.

@@ -20,8 +20,6 @@ from sphereface_jax.geometry import cosine, inner_products, normalize, safe_norm
 
 Array = jax.Array
 Scalar = float | jax.Array
-
-
 Combine = Callable[[Array], Array]
 
 

@@ -7,6 +7,7 @@ Caffe's layer) is a function of the examples that JAX differentiates; it is adde
 walk has found how the other classes lean on the examples' quantities.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -56,20 +57,7 @@ def backward(
     by_loss, by_state = cotangents
     walk = Walk(head, inputs, labels, shard)
     targets, margin = walk.targets, head.margin(inputs.numbers)
-
-    def scored(numbers: list[Array], bias_y: Array | None, *given: Any) -> tuple[Examples, Array]:
-        examples = score(head, residuals.seen, numbers, *given)
-        return examples, finish(head, residuals.accumulated, numbers, examples.logit, bias_y)
-
-    (examples, _), scored_vjp = jax.vjp(
-        scored,
-        inputs.numbers,
-        residuals.bias_y,
-        walk.embeddings,
-        targets.prototypes,
-        residuals.cosine_y,
-        inputs.state,
-    )
+    examples, scored_vjp = _score_again(walk, residuals)
     by_others, by_examples = _walk_back(walk, residuals, examples, by_loss)
     by_examples = by_examples._replace(state=_add(by_examples.state, shard.once(by_state)))
     if margin.negatives is not None:
@@ -101,6 +89,26 @@ def backward(
         by_state,
         by_bias,
     )
+
+
+def _score_again(walk: Walk, residuals: Residuals) -> tuple[Examples, Callable[..., Any]]:
+    """The examples' quantities, and the gradient by what they and their losses depend on."""
+    head, inputs = walk.head, walk.inputs
+
+    def scored(numbers: list[Array], bias_y: Array | None, *given: Any) -> tuple[Examples, Array]:
+        examples = score(head, residuals.seen, numbers, *given)
+        return examples, finish(head, residuals.accumulated, numbers, examples.logit, bias_y)
+
+    (examples, _), scored_vjp = jax.vjp(
+        scored,
+        inputs.numbers,
+        residuals.bias_y,
+        walk.embeddings,
+        walk.targets.prototypes,
+        residuals.cosine_y,
+        inputs.state,
+    )
+    return examples, scored_vjp
 
 
 def _add(left: Any, right: Any) -> Any:

@@ -102,6 +102,7 @@ def _package() -> Any:
         import onnx
     except ModuleNotFoundError:
         raise FileNotFoundError(
-            'ONNX files need the package onnx; `pip install "sphereface-jax[onnx]"` brings it'
+            'ONNX files need the package onnx; `pip install ".[onnx]"` in the folder of this '
+            "project brings it"
         ) from None
     return onnx

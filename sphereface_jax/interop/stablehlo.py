@@ -1,5 +1,7 @@
 """A trained network as StableHLO: one portable file for any XLA, through jax.export."""
 
+import importlib.util
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -28,7 +30,15 @@ def stablehlo_bytes(
       color_order: that it takes.
       pixel_divisor: of its preprocessing.
       normalize: scale the embeddings to unit length.
+
+    Raises:
+      FileNotFoundError: the package flatbuffers, which jax.export writes with, is not installed.
     """
+    if importlib.util.find_spec("flatbuffers") is None:
+        raise FileNotFoundError(
+            'StableHLO files need the package flatbuffers; `pip install ".[onnx]"` in the folder '
+            "of this project brings it"
+        )
     graph, state = nnx.split(model)
 
     def embed(images: jax.Array) -> jax.Array:

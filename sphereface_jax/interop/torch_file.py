@@ -133,7 +133,10 @@ def read_torch_file(path: Path) -> Any:
         raise
     except Exception as error:  # a damaged pickle raises whatever it runs into
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{path}: not a PyTorch file of weights: {reason}") from None
+        raise ValueError(
+            f"{path}: expected a file of weights as PyTorch saves it, found another or a damaged "
+            f"one ({reason})"
+        ) from None
 
 
 def _storage(reference: tuple[Any, ...], data: bytes | None) -> _Storage:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sphereface_jax.evaluation.impostors import highest_impostors
-from sphereface_jax.evaluation.pairs import unit_rows
+from sphereface_jax.evaluation.pairs import to_degrees, unit_rows
 from sphereface_jax.evaluation.pooling import group_means
 
 HARDEST = 12
@@ -203,7 +203,7 @@ def people_evidence(
     unit = unit_rows(embeddings)
     means = unit_rows(group_means(unit, label))
     counts = np.bincount(label)
-    to_mean = _degrees(np.einsum("nd,nd->n", unit, means[label]))
+    to_mean = to_degrees(np.einsum("nd,nd->n", unit, means[label]))
     several = _at_most(np.flatnonzero(counts > 1))
     nearest, nearest_index = _nearest(means, several)
     sample = [np.flatnonzero(label == person)[:SPHERE_IMAGES] for person in shown]
@@ -244,12 +244,12 @@ def prototype_evidence(prototypes: NDArray[np.floating], *, step: int) -> Protot
         overall=0,
     ).by_probe[:, 0]
     pairs = np.triu_indices(len(unit), k=1)
-    angles, _ = np.histogram(_degrees((unit @ unit.T)[pairs]), _BINS)
+    angles, _ = np.histogram(to_degrees((unit @ unit.T)[pairs]), _BINS)
     return PrototypeEvidence(
         step=np.array(step),
         num_prototypes=np.array(count),
         dimension=np.array(dimension),
-        nearest=_degrees(nearest).astype(np.float32),
+        nearest=to_degrees(nearest).astype(np.float32),
         angles=angles,
     )
 
@@ -308,9 +308,5 @@ def _nearest(
         cosine[np.arange(len(rows)), rows] = -np.inf
         best = cosine.argmax(axis=1)
         index[start : start + _BLOCK] = best
-        angle[start : start + _BLOCK] = _degrees(cosine[np.arange(len(rows)), best])
+        angle[start : start + _BLOCK] = to_degrees(cosine[np.arange(len(rows)), best])
     return angle, index
-
-
-def _degrees(cosine: NDArray[np.floating]) -> NDArray[np.float64]:
-    return np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0, dtype=np.float64)))

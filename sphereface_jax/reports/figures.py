@@ -21,6 +21,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter
 from numpy.typing import ArrayLike
 
+from sphereface_jax.evaluation.pairs import to_degrees
 from sphereface_jax.evaluation.roc import check_scores
 
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
@@ -93,7 +94,7 @@ def plot_angle_distributions(
         different pairs.
     """
     cosine, is_same = check_scores(cosine, is_same)
-    angle = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
+    angle = to_degrees(cosine)
     low, high = np.floor(angle.min()), np.ceil(angle.max())
     bins = np.linspace(low, max(high, low + 1), 61).tolist()
     figure = _figure(7.0, 4.0)
@@ -110,7 +111,7 @@ def plot_angle_distributions(
             linewidth=1.4, hatch=hatch, hatch_linewidth=0.4,
         )  # fmt: skip
     if threshold is not None:
-        boundary = float(np.degrees(np.arccos(np.clip(threshold, -1, 1))))
+        boundary = float(to_degrees(threshold))
         axes.axvline(
             boundary, color=_INK, linewidth=1.2, linestyle="--", label=f"threshold {boundary:.1f}°"
         )

@@ -3,11 +3,10 @@
 import re
 from collections.abc import Sequence
 
-import numpy as np
-
+from sphereface_jax.evaluation.pairs import to_degrees
 from sphereface_jax.reports.evidence import PairEvidence
 from sphereface_jax.reports.html import absent, escape, jpeg
-from sphereface_jax.reports.plots_errors import threshold_of, to_degrees
+from sphereface_jax.reports.plots_errors import threshold_of
 from sphereface_jax.reports.run_record import RunRecord
 
 _SUFFIX = re.compile(r"\.(jpe?g|png|bmp|webp|pgm)$", re.IGNORECASE)
@@ -56,7 +55,7 @@ def _of_list(run: RunRecord, title: str, evidence: PairEvidence, said: str) -> l
 def _card(evidence: PairEvidence, place: int, pair: int) -> str:
     left, right = evidence.names[2 * place], evidence.names[2 * place + 1]
     cosine = float(evidence.cosine[pair])
-    angle = float(to_degrees(np.array(cosine)))
+    angle = float(to_degrees(cosine))
     faces = jpeg(evidence.pictures[2 * place], left) + jpeg(evidence.pictures[2 * place + 1], right)
     names = " · ".join(escape(_readable(name)) for name in (left, right))
     return (

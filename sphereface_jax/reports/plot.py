@@ -80,9 +80,9 @@ def line(
     )
 
 
-def vertical(x: float, top: float, name: str, colour: int | str = "ink") -> go.Scatter:
+def vertical(x: float, top: float, name: str) -> go.Scatter:
     """A vertical line from zero, as a trace, so that the legend names it."""
-    return line([x, x], [0, top], name, colour, line={"dash": "dash", "width": 1.5})
+    return line([x, x], [0, top], name, "ink", line={"dash": "dash", "width": 1.5})
 
 
 def histogram(values: ArrayLike, edges: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -98,7 +98,7 @@ def steps(edges: NDArray[np.float64], heights: NDArray[np.float64]) -> tuple[NDA
 
 def percent_axis(title: str, **more: Any) -> dict[str, Any]:
     """An axis of shares."""
-    return {"title": {"text": title}, "tickformat": ".0%", **more}
+    return axis(title, tickformat=".0%", **more)
 
 
 def titled(run: str, title: str) -> str:

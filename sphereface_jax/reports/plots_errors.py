@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from sphereface_jax.evaluation.calibration import best_accuracy_point
+from sphereface_jax.evaluation.pairs import to_degrees
 from sphereface_jax.evaluation.roc import (
     RocCurve,
     equal_error_rate,
@@ -59,7 +60,7 @@ def angle_plots(runs: Sequence[RunRecord], title: str) -> list[Plot]:
 def _angles(run: RunRecord, title: str, *, alone: bool) -> Plot:
     evidence = run.pairs[title]
     angle, same = to_degrees(evidence.cosine), evidence.is_same
-    boundary = float(to_degrees(np.array(threshold_of(run, title))))
+    boundary = float(to_degrees(threshold_of(run, title)))
     low, high = _BIN * np.floor(angle.min() / _BIN), _BIN * np.ceil(angle.max() / _BIN)
     edges = np.arange(low, max(high, low + _BIN) + _BIN / 2, _BIN)
     shares = [histogram(angle[chosen], edges) for chosen in (same, ~same)]
@@ -246,11 +247,6 @@ def _points(
 
 def _probit(rate: float) -> float:
     return _PROBIT(min(max(float(rate), 1e-6), 1 - 1e-6))
-
-
-def to_degrees(cosine: NDArray) -> NDArray[np.float64]:
-    """The angles of cosines."""
-    return np.degrees(np.arccos(np.clip(cosine.astype(np.float64), -1, 1)))
 
 
 def protocol_plot(runs: Sequence[RunRecord]) -> Plot | None:

@@ -189,7 +189,7 @@ def _validation(runs: Sequence[RunRecord]) -> Plot | None:
     figure = make_figure(
         traces,
         xaxis=axis("step"),
-        yaxis={"title": {"text": "accuracy"}, "tickformat": ".1%"},
+        yaxis=axis("accuracy", tickformat=".1%"),
         showlegend=len(traces) > 1,
     )
     return Plot(

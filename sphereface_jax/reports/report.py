@@ -28,16 +28,13 @@ _CONTENTS = {
 }
 
 
-def render_report(
-    runs: Sequence[RunRecord], *, faces: bool = True, version: str = "", now: datetime | None = None
-) -> str:
+def render_report(runs: Sequence[RunRecord], *, faces: bool = True, version: str = "") -> str:
     """The page of one run or several.
 
     Args:
       runs: what is known of each; the first is the page's own.
       faces: whether to show the pictures of faces that evaluations kept.
       version: of this package, for the foot of the page.
-      now: when, for the same place.
 
     Returns:
       A whole HTML document.
@@ -65,7 +62,7 @@ def render_report(
         summary=summary(runs),
         contents=links,
         sections="\n".join(body),
-        colophon=_colophon(runs, version, now or datetime.now()),
+        colophon=_colophon(runs, version),
         style=_page("style.css"),
         script=_page("page.js"),
         plotly=get_plotlyjs(),
@@ -77,8 +74,8 @@ def _page(name: str) -> str:
     return (folder / name).read_text("utf-8")
 
 
-def _colophon(runs: Sequence[RunRecord], version: str, now: datetime) -> str:
-    folders = " ".join(run.folder for run in runs)
+def _colophon(runs: Sequence[RunRecord], version: str) -> str:
+    folders, now = " ".join(run.folder for run in runs), datetime.now()
     return escape(
         f"Made by sphereface_jax {version} on {now:%d %B %Y, %H:%M}, from the files of {folders} "
         f"alone; `sphereface report {folders}` makes it again. Drawn by plotly.js "

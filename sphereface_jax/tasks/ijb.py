@@ -57,8 +57,6 @@ class IjbTask:
     def find_images(self) -> FaceImages:
         """Finds the loose crops, to be aligned by their landmarks."""
         folder = require_folder(self._images, self.title)
-        if not folder.is_dir():
-            raise FileNotFoundError(f"{folder}: expected a folder of loose crops, found none")
         faces = self._lists.faces
         if faces is None:
             raise FileNotFoundError(

@@ -60,9 +60,6 @@ class MegafaceTask:
         """Finds the images of both lists."""
         names = [*self._probes.paths, *self._distractors.paths]
         folders = [require_folder(folder, self.title) for folder in self._folders]
-        for folder in folders:
-            if not folder.is_dir():
-                raise FileNotFoundError(f"{folder}: expected a folder of images, found none")
         paths = [
             folder / name
             for folder, listed in zip(folders, (self._probes, self._distractors), strict=True)

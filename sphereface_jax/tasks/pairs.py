@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from sphereface_jax.data.images import ImagePaths
-from sphereface_jax.data.pairs import find_images, read_pairs
+from sphereface_jax.data.pairs import NamedPairs, find_images, read_pairs
 from sphereface_jax.data.vectors import FaceVectors, identity_of
 from sphereface_jax.evaluation.calibration import OperatingPoint, best_accuracy_point, far_point
 from sphereface_jax.evaluation.pairs import Pairs, paired_cosines
@@ -40,9 +40,7 @@ class PairsTask:
         self.title = path.name
         named = read_pairs(path)
         self._names, self._images = named.names, images
-        self._pairs = number_pairs(
-            self._names, named.left, named.right, is_same=named.is_same, folds=named.folds
-        )
+        self._pairs = number_pairs(named)
         self.protocols = allowed_protocols(self._pairs)
 
     def find_images(self) -> FaceImages:
@@ -53,7 +51,7 @@ class PairsTask:
         return FaceImages(
             [path.relative_to(folder).as_posix() for path in paths],
             ImagePaths(paths),
-            Missing(missing, len(self._names)),
+            Missing(missing, len(self._names), folder=folder),
         )
 
     def match(self, vectors: FaceVectors) -> Matched:
@@ -62,22 +60,11 @@ class PairsTask:
         return match_pairs(self._pairs, self._names, vectors, title=self.title, people=people)
 
 
-def number_pairs(
-    names: Sequence[str],
-    left: Sequence[str],
-    right: Sequence[str],
-    *,
-    is_same: np.ndarray,
-    folds: np.ndarray,
-) -> Pairs:
-    """Pairs of names as pairs of their places in a list of these."""
-    place = {name: number for number, name in enumerate(names)}
-    return Pairs(
-        [place[name] for name in left],
-        [place[name] for name in right],
-        is_same=is_same,
-        folds=folds,
-    )
+def number_pairs(named: NamedPairs) -> Pairs:
+    """Pairs of names as pairs of their places in `named.names`."""
+    place = {name: number for number, name in enumerate(named.names)}
+    left, right = ([place[name] for name in side] for side in (named.left, named.right))
+    return Pairs(left, right, is_same=named.is_same, folds=named.folds)
 
 
 def match_pairs(

@@ -34,11 +34,13 @@ class Missing:
       names: of the images, or whatever `unit` says.
       total: how many were asked for.
       unit: what they are.
+      folder: where they were looked for; None for vectors.
     """
 
     names: Sequence[str] = ()
     total: int = 0
     unit: str = "images"
+    folder: Path | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,9 +131,12 @@ def require_folder(images: Path | None, title: str) -> Path:
 
     Raises:
       ValueError: none was given.
+      FileNotFoundError: it is not there.
     """
     if images is None:
         raise ValueError(f"images: expected the folder of the images of {title}, got none")
+    if not images.is_dir():
+        raise FileNotFoundError(f"{images}: expected a folder of images of {title}, found none")
     return images
 
 

@@ -38,10 +38,8 @@ class VideosTask:
     def __init__(self, path: Path, images: Path | None = None):
         self.title = path.name
         named = read_ytf_splits(path)
-        self._videos, self._images = named.videos, images
-        self._pairs = number_pairs(
-            self._videos, named.left, named.right, is_same=named.is_same, folds=named.folds
-        )
+        self._videos, self._images = named.names, images
+        self._pairs = number_pairs(named)
         if len(np.unique(self._pairs.folds)) < 2:
             raise ValueError(f"{path}: expected two splits or more to choose thresholds on")
 
@@ -52,7 +50,7 @@ class VideosTask:
         return FaceImages(
             [path.relative_to(folder).as_posix() for path in frames.paths],
             ImagePaths(frames.paths),
-            Missing(frames.missing, len(self._videos), "videos"),
+            Missing(frames.missing, len(self._videos), "videos", folder),
         )
 
     def match(self, vectors: FaceVectors) -> Matched:

@@ -25,7 +25,7 @@ from sphereface_jax.training.model_card import write_model_card
 from sphereface_jax.training.partition import shard_batch
 from sphereface_jax.training.reporting import Reporter, warn
 from sphereface_jax.training.run_folder import RunFolder, read_json, read_records, write_json
-from sphereface_jax.training.saved_run import check_start, start_from
+from sphereface_jax.training.saved_run import check_checkpoint, check_start, start_from
 from sphereface_jax.training.saving import PATIENCE_AT_THE_END, PATIENCE_WHEN_STOPPED, Saver
 from sphereface_jax.training.signals import Caught, Interrupted, catch_signals
 from sphereface_jax.training.state import TrainState
@@ -91,6 +91,8 @@ def _initial_state(trainer: Trainer, checkpoints: Checkpoints, console: Console)
     """The newest checkpoint's state, or a fresh one, or a fresh one with another run's weights."""
     config = trainer.config
     if checkpoints.latest_step() is not None:
+        num_classes = trainer.objective.num_classes
+        check_checkpoint(checkpoints.progress(), config.out, config, num_classes)
         return checkpoints.restore(trainer.like)
     state = trainer.init()
     if config.init_from is not None:

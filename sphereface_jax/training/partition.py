@@ -27,7 +27,7 @@ def make_mesh(config: MeshConfig, *, batch_size: int, accumulate: int = 1) -> Me
     if data * config.model != devices or data < 1:
         raise ValueError(
             f"mesh: expected data × model to be the number of devices, {devices}, "
-            f"got {config.data} × {config.model}"
+            f"got {config.data} × {config.model}; without --mesh.* all share the batch"
         )
     if PROTOTYPE_MULTIPLE % config.model:
         raise ValueError(

@@ -156,8 +156,13 @@ class RunFolder:
         """Whether the folder holds a run."""
         return (self.path / "config.json").is_file()
 
+    @property
+    def _has_checkpoint(self) -> bool:
+        return any(entry.name.isdigit() for entry in self.checkpoints.glob("*"))
+
     def _refuse_another_config(self) -> None:
-        if not self.is_begun:
+        # A run that stopped before its first checkpoint learnt nothing that could be mixed up.
+        if not (self.is_begun and self._has_checkpoint):
             return
         changed = [
             line

@@ -12,7 +12,7 @@ from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
 from sphereface_jax.training.checkpoint import Checkpoints, abstract
-from sphereface_jax.training.config import TrainConfig
+from sphereface_jax.training.config import TrainConfig, from_dict
 from sphereface_jax.training.objective import Objective
 from sphereface_jax.training.run_folder import read_config
 from sphereface_jax.training.state import TrainState
@@ -53,7 +53,9 @@ def load_run(path: Path) -> SavedRun:
     """
     config = read_config(path)
     with Checkpoints(path / "checkpoints") as checkpoints:
-        num_classes = checkpoints.progress()["num_classes"]
+        progress = checkpoints.progress()
+        check_checkpoint(progress, path, config)
+        num_classes = progress["num_classes"]
         # An imported network may know no classes; its prototypes are padding alone.
         objective = Objective(config.loss, max(num_classes, 1))
         init = make_init(config, objective, optax.identity())
@@ -72,6 +74,34 @@ def load_run(path: Path) -> SavedRun:
         model_state=weights["model_state"],
         prototypes=weights["prototypes"],
     )
+
+
+def check_checkpoint(
+    progress: dict[str, Any], run: Path, config: TrainConfig, num_classes: int | None = None
+) -> None:
+    """Refuses a checkpoint of another network, or of other identities, before it is restored.
+
+    Args:
+      progress: what was saved beside the state.
+      run: the run's folder.
+      config: of the run.
+      num_classes: how many identities there are to go on with; None where that does not matter.
+
+    Raises:
+      ValueError: the checkpoint does not belong to the config, or to that many identities.
+    """
+    saved = from_dict(TrainConfig, progress["config"], where=f"{run / 'checkpoints'}")
+    if _network(saved) != _network(config):
+        raise ValueError(
+            f"{run}: expected a checkpoint of {_network(config)}, as config.json says, got one of "
+            f"{_network(saved)}; put back the config.json and checkpoints that belong together"
+        )
+    if num_classes is not None and num_classes != progress["num_classes"]:
+        raise ValueError(
+            f"{config.data.train}: expected the {progress['num_classes']:,} identities that {run} "
+            f"learns, got {num_classes:,}; put the data back, or go on in another --out with "
+            f"--init-from {run}"
+        )
 
 
 def check_start(config: TrainConfig) -> None:

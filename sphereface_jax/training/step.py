@@ -37,7 +37,8 @@ def make_train_step(
     The batch holds "image" uint8 [B, H, W, 3] and "label" int32 [B]. The metrics are scalars of
     this very step, before its update: loss, accuracy without margin, mean angle to the target
     prototype in degrees, mean length of the embeddings, and the gradient's global norm. Where
-    classes are sampled, they are those among the sample, which is drawn once for the batch.
+    classes are sampled, they are those among the sample, which is drawn once for the batch. On a
+    mesh, every device embeds its share of the batch.
     """
     gradient = make_gradient(graph, objective, pixel_divisor=pixel_divisor, mesh=mesh)
     gradient = accumulated(gradient, accumulate)

@@ -1,0 +1,39 @@
+"""Text in and out: the lists that benchmarks publish, and the few lines that a terminal gets."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def existing_file(path: str | os.PathLike[str], what: str) -> Path:
+    """The path of a file that is there.
+
+    Raises:
+      FileNotFoundError: it is not; `what` says what was expected.
+    """
+    if not os.path.isfile(path):
+        found = "a folder" if os.path.isdir(path) else "none"
+        raise FileNotFoundError(f"{os.fspath(path)}: expected {what}, found {found}")
+    return Path(path)
+
+
+def read_lines(path: str | os.PathLike[str], what: str) -> list[str]:
+    """The lines of a text file in UTF-8, with or without a byte order mark.
+
+    Raises:
+      FileNotFoundError: no such file; `what` says what was expected.
+      ValueError: no text in UTF-8.
+    """
+    try:
+        return existing_file(path, what).read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{os.fspath(path)}: expected text in UTF-8, found byte "
+            f"{error.object[error.start]:#04x} at offset {error.start}"
+        ) from None
+
+
+def first_ten(lines: Iterable[str]) -> list[str]:
+    """The first ten lines, and dots where there are more."""
+    listed = list(lines)
+    return listed[:10] + ["  ..."] * (len(listed) > 10)
