@@ -1,12 +1,18 @@
 """Shared set-up: CPU only, a persistent compilation cache, and where the shared faces are."""
 
+import dataclasses
 import os
+import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
 import pytest
+
+if TYPE_CHECKING:
+    from sphereface_jax.training.config import TrainConfig
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
@@ -21,3 +27,24 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"the shared faces are not here: {SHARED_DATA}")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> "TrainConfig":
+    """A finished run with checkpoints of steps 4, 8 and 12."""
+    from rich.console import Console
+    from tiny_run import tiny_config
+
+    from sphereface_jax.training.loop import train
+
+    config = tiny_config(tmp_path_factory.mktemp("undisturbed") / "run")
+    train(config, console=Console(quiet=True))
+    return config
+
+
+@pytest.fixture
+def copy(undisturbed: "TrainConfig", tmp_path: Path) -> "TrainConfig":
+    """The same run, to damage; without its result, so that it would go on."""
+    shutil.copytree(undisturbed.out, tmp_path / "run")
+    (tmp_path / "run" / "result.json").unlink()
+    return dataclasses.replace(undisturbed, out=tmp_path / "run")

@@ -1,11 +1,9 @@
-"""What a run survives: damaged checkpoints, a disk that refuses, numbers that are none, signals."""
+"""What a run survives: a disk that refuses, numbers that are none, signals."""
 
 import dataclasses
 import errno
-import io
 import json
 import os
-import random
 import resource
 import shutil
 import signal
@@ -18,16 +16,12 @@ import numpy as np
 import optax
 import pytest
 from command import refused
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
-from rich.console import Console
+from disturbance import assert_same_end, quiet, warnings
 from tiny_run import as_flags, tiny_config
 
 from sphereface_jax.data.transforms import normalize_pixels
 from sphereface_jax.training import checkpoint, gradient, loop, saving
-from sphereface_jax.training.checkpoint import Checkpoints
 from sphereface_jax.training.config import TrainConfig, ValConfig
-from sphereface_jax.training.fingerprint import fingerprint, is_finite
 from sphereface_jax.training.ledger import NonFiniteLossError
 from sphereface_jax.training.logs import EventLog, RecordLog
 from sphereface_jax.training.loop import train
@@ -37,7 +31,6 @@ from sphereface_jax.training.run_folder import read_records
 from sphereface_jax.training.saved_run import load_run
 from sphereface_jax.training.signals import Interrupted
 from sphereface_jax.training.state import TrainState
-from sphereface_jax.training.trainer import make_trainer
 from sphereface_jax.training.validation import Validator
 
 # Orbax leaves the other arrays' coroutines and threads behind when one cannot be read or written.
@@ -45,229 +38,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-
-
-def quiet() -> Console:
-    return Console(file=io.StringIO(), width=1000)
-
-
-def warnings(console: Console) -> list[str]:
-    return [line for line in console.file.getvalue().splitlines() if line.startswith("warning")]
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
-    """A finished run with checkpoints of steps 4, 8 and 12."""
-    config = tiny_config(tmp_path_factory.mktemp("undisturbed") / "run")
-    train(config, console=quiet())
-    return config
-
-
-@pytest.fixture
-def copy(undisturbed: TrainConfig, tmp_path: Path) -> TrainConfig:
-    """The same run, to damage; without its result, so that it would go on."""
-    shutil.copytree(undisturbed.out, tmp_path / "run")
-    (tmp_path / "run" / "result.json").unlink()
-    return dataclasses.replace(undisturbed, out=tmp_path / "run")
-
-
-def restore(config: TrainConfig) -> tuple[TrainState, list[str]]:
-    """The state that a reader gets, and what it is told."""
-    said: list[str] = []
-    with Checkpoints(config.out / "checkpoints", warn=said.append) as checkpoints:
-        return checkpoints.restore(make_trainer(config, 6).like), said
-
-
-def assert_same_end(ours: TrainConfig, theirs: TrainConfig) -> None:
-    states = [restore(config)[0] for config in (ours, theirs)]
-    for leaf, other in zip(*map(jax.tree.leaves, states), strict=True):
-        assert np.asarray(leaf).tobytes() == np.asarray(other).tobytes()
-    losses = [
-        [(record["step"], record["loss"]) for record in read_records(out / "metrics.jsonl")]
-        for out in (ours.out, theirs.out)
-    ]
-    assert losses[0] == losses[1]
-
-
-# Damaged checkpoints
-
-
-def remove(path: Path) -> None:
-    path.unlink()
-
-
-def cut_short(path: Path) -> None:
-    os.truncate(path, path.stat().st_size // 2)
-
-
-def flip_bits(path: Path) -> None:
-    """Of sixteen bytes in the middle."""
-    content = np.fromfile(path, np.uint8)
-    content[len(content) // 2 :][:16] ^= 0x5A
-    content.tofile(path)
-
-
-def flip_bits_all_over(path: Path) -> None:
-    content = np.fromfile(path, np.uint8)
-    content[::16] ^= 0x5A
-    content.tofile(path)
-
-
-DAMAGES = [remove, cut_short, flip_bits]
-
-
-def damage_all(damage: Callable[[Path], None], checkpoint: Path, pattern: str) -> None:
-    paths = [path for path in checkpoint.glob(pattern) if path.is_file()]
-    assert paths
-    for path in paths:
-        damage(path)
-
-
-@pytest.mark.parametrize("damage", [remove, cut_short, flip_bits_all_over])
-@pytest.mark.parametrize("pattern", ["weights/**/d/*", "training/manifest.ocdbt", "progress/meta*"])
-def test_a_damaged_checkpoint_is_passed_over(
-    copy: TrainConfig, damage: Callable[[Path], None], pattern: str
-) -> None:
-    newest = copy.out / "checkpoints" / "12"
-    damage_all(damage, newest, pattern)
-    state, said = restore(copy)
-    assert int(state.step) == 8
-    assert len(said) == 1
-    assert f"{newest} is damaged (" in said[0]
-    assert said[0].endswith("taking that of step 8")
-
-
-def check_that_bits_are_as_saved(config: TrainConfig, damages: list[tuple[Path, Callable]]) -> int:
-    """Restores with one damage at a time; returns how many were passed over."""
-    newest = config.out / "checkpoints" / "12"
-    whole = config.out / "whole"
-    shutil.copytree(newest, whole)
-    expected = {12: restore(config)[0]}
-    passed_over = 0
-    for path, damage in damages:
-        damage(newest / path)
-        state, said = restore(config)
-        step = int(state.step)
-        assert (step, len(said)) in [(12, 0), (8, 1)], (path, damage)
-        expected.setdefault(step, state)
-        assert fingerprint(state) == fingerprint(expected[step]), (path, damage)
-        passed_over += step == 8
-        shutil.rmtree(newest)
-        shutil.copytree(whole, newest)
-    return passed_over
-
-
-def files_of(checkpoint: Path) -> list[Path]:
-    return sorted(path.relative_to(checkpoint) for path in checkpoint.rglob("*") if path.is_file())
-
-
-def test_some_damage_anywhere_never_restores_other_bits(copy: TrainConfig) -> None:
-    files = files_of(copy.out / "checkpoints" / "12")
-    rng = random.Random(0)
-    check_that_bits_are_as_saved(copy, [(rng.choice(files), rng.choice(DAMAGES)) for _ in range(6)])
-
-
-@pytest.mark.chaos
-def test_any_damage_anywhere_never_restores_other_bits(copy: TrainConfig) -> None:
-    files = files_of(copy.out / "checkpoints" / "12")
-    damages = [(path, damage) for path in files for damage in DAMAGES]
-    passed_over = check_that_bits_are_as_saved(copy, damages)
-    print(f"{len(damages)} damages, {passed_over} passed over, none restored as other bits")
-    assert passed_over > len(damages) / 4
-
-
-def test_a_run_goes_on_from_the_checkpoint_before(
-    copy: TrainConfig, undisturbed: TrainConfig
-) -> None:
-    newest = copy.out / "checkpoints" / "12"
-    damage_all(flip_bits_all_over, newest, "training/**/d/*")
-    shutil.copytree(newest, newest.with_name("12.orbax-checkpoint-tmp"))  # half-written
-    console = quiet()
-    train(copy, console=console)
-    assert "Resuming from step 8" in console.file.getvalue()
-    assert len(warnings(console)) == 1
-    assert f"{newest} is damaged (" in warnings(console)[0]
-    names = {path.name for path in newest.parent.iterdir()}
-    assert names == {"4", "8", "12", "12.damaged"}
-    assert_same_end(copy, undisturbed)
-
-
-def test_bits_that_restore_without_an_error_are_still_compared(
-    undisturbed: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    state, _ = restore(undisturbed)
-    config = dataclasses.replace(undisturbed, out=tmp_path / "run")
-    with Checkpoints(config.out / "checkpoints", keep=2) as checkpoints:
-        checkpoints.save(1, state, {})
-        changed = dataclasses.replace(state, prototypes=state.prototypes.at[2, 3].add(1e-7))
-        prints = checkpoint._fingerprints(vars(state), {})
-        monkeypatch.setattr(checkpoint, "_fingerprints", lambda *_: prints)
-        checkpoints.save(2, changed, {})
-        monkeypatch.undo()
-        checkpoints.wait()
-    restored, said = restore(config)
-    assert fingerprint(restored) == fingerprint(state)
-    assert "prototypes has other bits than were saved" in said[0]
-
-
-def test_only_half_written_checkpoints_are_none(copy: TrainConfig) -> None:
-    for step in (4, 8, 12):
-        path = copy.out / "checkpoints" / str(step)
-        path.rename(path.with_name(f"{step}.orbax-checkpoint-tmp"))
-    with pytest.raises(FileNotFoundError, match="expected a checkpoint, found none"):
-        load_run(copy.out)
-
-
-def test_where_all_are_damaged_one_line_says_so(
-    copy: TrainConfig, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for step in (4, 8, 12):
-        damage_all(cut_short, copy.out / "checkpoints" / str(step), "weights/**/d/*")
-    before = files_of(copy.out)
-    line = refused(capsys, "train", *as_flags(copy))
-    assert "expected a checkpoint that can be read, got damaged ones (step 12: " in line
-    assert "step 4: " in line
-    assert files_of(copy.out) == before
-    with pytest.raises(ValueError, match="got damaged ones"):
-        load_run(copy.out)
-
-
-def test_readers_take_the_checkpoint_before(
-    copy: TrainConfig, caplog: pytest.LogCaptureFixture
-) -> None:
-    damage_all(flip_bits_all_over, copy.out / "checkpoints" / "12", "weights/**/d/*")
-    assert load_run(copy.out).step == 8
-    assert "12 is damaged (" in caplog.text
-    assert (copy.out / "checkpoints" / "12").is_dir()
-
-
-# Fingerprints
-
-
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.int32, jnp.uint8, jnp.bool_])
-def test_a_fingerprint_sees_every_element_and_the_order(dtype: jnp.dtype) -> None:
-    array = np.random.default_rng(0).integers(0, 2, (3, 5)).astype(dtype)
-    start = fingerprint({"a": array})
-    for index in np.ndindex(array.shape):
-        changed = array.copy()
-        changed[index] = 1 - changed[index]
-        assert fingerprint({"a": changed}) != start
-    assert fingerprint({"a": array[::-1]}) != start
-    assert fingerprint({"a": array, "b": array[:1]}) != fingerprint({"a": array[:1], "b": array})
-    assert fingerprint({"a": array.copy()}) == start
-
-
-def test_a_fingerprint_knows_nothing_of_the_sharding() -> None:
-    array = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
-    mesh = jax.make_mesh((jax.device_count(),), ("data",))
-    sharded = jax.device_put(array, NamedSharding(mesh, P("data")))
-    assert fingerprint(sharded) == fingerprint(array)
-
-
-def test_is_finite() -> None:
-    assert is_finite({"a": np.zeros(3), "b": np.ones(2, np.int32)})
-    assert not is_finite({"a": np.zeros(3), "b": np.array([0, np.inf])})
-    assert not is_finite(np.array(np.nan))
 
 
 # A disk that refuses

@@ -14,7 +14,7 @@ import jax
 import optax
 from rich.console import Console
 
-from sphereface_jax.data.pipeline import make_pipeline
+from sphereface_jax.data.pipeline import InputPipeline, make_pipeline
 from sphereface_jax.data.sources import FaceSource
 from sphereface_jax.training.checkpoint import Checkpoints
 from sphereface_jax.training.config import TrainConfig
@@ -113,6 +113,20 @@ def _introduce(trainer: Trainer, source: FaceSource, start: int, console: Consol
     )
 
 
+def _open_pipeline(config: TrainConfig, source: FaceSource, start: int) -> InputPipeline:
+    """This process's part of the batches after a step."""
+    return make_pipeline(
+        source,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        start_example=start * config.batch_size,
+        transform=face_transform(config.data),
+        on_error=config.data.on_error,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+
+
 def _run_steps(
     trainer: Trainer,
     state: TrainState,
@@ -123,16 +137,7 @@ def _run_steps(
 ) -> dict[str, Any]:
     """Trains from the state's step to the last one and returns the record of that."""
     config, start = trainer.config, int(state.step)
-    pipeline = make_pipeline(
-        source,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        start_example=start * config.batch_size,
-        transform=face_transform(config.data),
-        on_error=config.data.on_error,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
+    pipeline = _open_pipeline(config, source, start)
     ledger = Ledger(config, trainer.objective, reporter)
     agreed = Agreement(trainer.mesh)
     skipped = 0
