@@ -116,6 +116,12 @@ class Run:
                 process.kill()
                 process.wait()
 
+    def end(self) -> None:
+        """Kills what still runs."""
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
     def is_running(self) -> bool:
         """Whether all processes are alive."""
         return all(process.poll() is None for process in self.processes)
@@ -272,8 +278,12 @@ def main(config: Config) -> None:
         undisturbed = Run(Path(directory) / "undisturbed", config)
         killed = Run(Path(directory) / "killed", config)
         print(f"seed {config.seed}: {config.kills} kills in {config.steps} steps", flush=True)
-        undisturbed.finish()
-        run_killed(killed)
+        try:
+            undisturbed.finish()
+            run_killed(killed)
+        finally:
+            undisturbed.end()
+            killed.end()
         same = compare(undisturbed, killed)
     print(f"{'the same' if same else 'NOT THE SAME'}, in {time.monotonic() - start:.0f} s")
     sys.exit(not same)

@@ -122,6 +122,26 @@ def evaluate(name, options, x, prototypes, labels=LABELS):
     return losses, *gradients
 
 
+def evaluate_over_seeds(name, wrap=lambda function: function, **head_options):
+    """For two problems: what `jax.vmap` over them finds, and what `evaluate` finds of each."""
+    problems = [problem(name, seed=seed) for seed in (0, 1)]
+
+    @wrap
+    def total(x, prototypes):
+        options = initial_state(name) | head_options
+        result = LOSSES[name].loss(x, prototypes, jnp.asarray(LABELS), **options)
+        losses = result[0] if LOSSES[name].start else result
+        return losses.sum(), losses
+
+    function = jax.jit(jax.vmap(jax.value_and_grad(total, (0, 1), has_aux=True)))
+    (_, losses), (by_x, by_prototypes) = function(
+        jnp.stack([data.x for data in problems]), jnp.stack([data.prototypes for data in problems])
+    )
+    for i, data in enumerate(problems):
+        expected = evaluate(name, {}, data.x, data.prototypes)
+        yield (losses[i], by_x[i], by_prototypes[i]), expected
+
+
 def oracle_arguments(name, data, labels=LABELS):
     """What the oracle's functions take first."""
     frozen = reference.freeze(name, data.x64, data.prototypes64, labels, STATES.get(name))
@@ -137,6 +157,11 @@ def assert_close(value, expected, relative, message=""):
         atol=relative * np.max(np.abs(expected)),
         err_msg=message,
     )
+
+
+def assert_all_finite(*arrays):
+    for array in arrays:
+        assert np.all(np.isfinite(array))
 
 
 # Losses with hyper-parameters that are arrays, which have gradients as state and bias have.

@@ -30,8 +30,12 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def compare(config: Config, folder: Path) -> list[kill_and_resume.Kill]:
     undisturbed, killed = Run(folder / "undisturbed", config), Run(folder / "killed", config)
-    undisturbed.finish()
-    kills = kill_and_resume.run_killed(killed)
+    try:
+        undisturbed.finish()
+        kills = kill_and_resume.run_killed(killed)
+    finally:
+        undisturbed.end()
+        killed.end()
     assert len(kills) == config.kills
     assert kill_and_resume.compare(undisturbed, killed)
     return kills

@@ -4,18 +4,13 @@ import json
 
 import numpy as np
 import pytest
+from on_paper import at_degrees
 
 from sphereface_jax.evaluation.geometry_measures import (
     angle_statistics,
     angular_fisher_score,
     prototype_spread,
 )
-
-
-def at_degrees(*degrees: float) -> np.ndarray:
-    angle = np.radians(degrees)
-    return np.stack([np.cos(angle), np.sin(angle)], axis=1)
-
 
 # Two classes about 0° and 90°, each with images 10° to either side; all together about 45°.
 FOUR, LABELS = at_degrees(-10, 10, 80, 100), ["a", "a", "b", "b"]

@@ -7,6 +7,7 @@ import chex
 import jax
 import numpy as np
 import pytest
+from on_paper import at_degrees
 
 from sphereface_jax.evaluation import impostors as impostors_module
 from sphereface_jax.evaluation.identification import (
@@ -20,11 +21,6 @@ from sphereface_jax.evaluation.roc import roc_curve, tar_at_far
 
 def unit(x: np.ndarray) -> np.ndarray:
     return x / np.linalg.norm(x, axis=1, keepdims=True)
-
-
-def at_degrees(*degrees: float) -> np.ndarray:
-    angle = np.radians(degrees)
-    return np.stack([np.cos(angle), np.sin(angle)], axis=1)
 
 
 def brute_force(

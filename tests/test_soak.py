@@ -59,12 +59,17 @@ def test_memory_stays_flat(tmp_path: Path) -> None:
     while not scores.is_file() and process.poll() is None:
         time.sleep(0.1)
     start, samples = time.monotonic(), []
-    while (now := time.monotonic() - start) < SECONDS:
-        assert process.poll() is None
-        samples.append((now, allocated_megabytes(process.pid)))
-        time.sleep(min(1.0, SECONDS / 100))
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 128 + signal.SIGTERM
+    try:
+        while (now := time.monotonic() - start) < SECONDS:
+            assert process.poll() is None
+            samples.append((now, allocated_megabytes(process.pid)))
+            time.sleep(min(1.0, SECONDS / 100))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(600) == 128 + signal.SIGTERM
+    finally:
+        process.kill()
+        if "SOAK_SAMPLES" in os.environ:
+            np.savetxt(os.environ["SOAK_SAMPLES"], np.array(samples), fmt="%.1f", header="s MB")
     times, sizes = np.array(samples).T
     rise, step = growth(times, sizes), read_records(config.out / "metrics.jsonl")[-1]["step"]
     print(
@@ -72,8 +77,6 @@ def test_memory_stays_flat(tmp_path: Path) -> None:
         f"{sizes[0]:.0f} MB at first, {np.median(sizes[-10:]):.0f} MB at the end, the line after "
         f"the warm-up rises by {rise:+.2%}"
     )
-    if "SOAK_SAMPLES" in os.environ:
-        np.savetxt(os.environ["SOAK_SAMPLES"], np.array(samples), fmt="%.1f", header="s MB")
     assert rise < LIMIT
 
 

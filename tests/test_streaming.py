@@ -16,8 +16,8 @@ from cases import (
     assert_close,
     assert_equal_trees,
     evaluate,
+    evaluate_over_seeds,
     gradients_by_the_rest,
-    initial_state,
     oracle_arguments,
     problem,
 )
@@ -141,23 +141,8 @@ def test_whatever_has_a_gradient_has_the_same(name, arrays):
 
 @pytest.mark.parametrize("name", ["sphereface", "curricularface"])
 def test_streaming_under_vmap_over_seeds_and_remat(name):
-    first, second = problem(name, seed=0), problem(name, seed=1)
-
-    @jax.checkpoint
-    def total(x, prototypes):
-        result = LOSSES[name].loss(
-            x, prototypes, jnp.asarray(LABELS), class_block=4, **initial_state(name)
-        )
-        losses = result[0] if LOSSES[name].start else result
-        return losses.sum(), losses
-
-    function = jax.jit(jax.vmap(jax.value_and_grad(total, (0, 1), has_aux=True)))
-    x = jnp.stack([first.x, second.x])
-    prototypes = jnp.stack([first.prototypes, second.prototypes])
-    (_, losses), (by_x, by_prototypes) = function(x, prototypes)
-    for i, data in enumerate([first, second]):
-        expected = evaluate(name, {}, data.x, data.prototypes)
-        assert_equal_results((losses[i], by_x[i], by_prototypes[i]), expected)
+    for results, expected in evaluate_over_seeds(name, jax.checkpoint, class_block=4):
+        assert_equal_results(results, expected)
 
 
 def test_a_margin_of_one_s_own_streams():

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from on_paper import at_degrees
 from sklearn import metrics
 
 from sphereface_jax.evaluation.templates import (
@@ -13,11 +14,6 @@ from sphereface_jax.evaluation.templates import (
     ijb_11,
     pool_templates,
 )
-
-
-def at_degrees(*degrees: float) -> np.ndarray:
-    angle = np.radians(degrees)
-    return np.stack([np.cos(angle), np.sin(angle)], axis=1)
 
 
 def unit(x: np.ndarray) -> np.ndarray:
