@@ -6,6 +6,10 @@ classes and never does, streaming over a tenth compares each batch with its own 
 share of the others (PartialFC). Dense and streaming must lose the same from step to step. Each runs
 in a process of its own, whose peak memory is the system's own account.
 
+Measured on two cores of an AMD EPYC beside other work, 64 images a step, fastest step: dense 2.3 s,
+streaming 1.5 s, a tenth 0.39 s. Dense and streaming losses differ by 7e-7 at most. Each process
+peaks at 3.0 GiB.
+
     python -m experiments.scale_classes          # cpu: 1,000,000 people, 128 dimensions
     python -m experiments.scale_classes --preset paper     # 512 dimensions, SphereNet-20, batch 512
 """
