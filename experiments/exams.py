@@ -64,9 +64,7 @@ def listed_exam(path: Path, images: Path) -> Exam:
             f"{path}: {len(missing)} of its {len(named.names)} images are not in {images} "
             f"({missing[0]}, ...); add them"
         )
-    pairs = number_pairs(
-        named.names, named.left, named.right, is_same=named.is_same, folds=named.folds
-    )
+    pairs = number_pairs(named)
     people = [identity_of(file.relative_to(images).as_posix()) for file in found.values()]
     return Exam(
         f"{path.name}, {len(pairs):,} pairs", ImagePaths(list(found.values())), people, pairs

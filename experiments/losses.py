@@ -24,8 +24,8 @@ SOME = ("subcenter_arcface", "adaface", "sphereface2")  # whose states differ in
 
 
 def loss_config(base: LossConfig, name: str, *, is_small: bool) -> LossConfig:
-    """A loss with its own margin, and in small its scale made small."""
-    has_scale = "scale" in LOSSES[name].hyperparameters
+    """A loss with its own margin, and in small its scale, where it has one, made small."""
+    has_scale = LOSSES[name].hyperparameters.get("scale") is not None
     scale = SMALL_SCALE if is_small and has_scale else None
     return dataclasses.replace(base, name=name, margin=None, scale=scale)
 

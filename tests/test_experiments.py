@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from experiments import figures, plots, sphere_figure, study, tables
-from experiments.benchmark_lists import draw_people
+from experiments.benchmark_lists import draw_people, write_pairs
 
 STUDIES = {
     "margins": ["softmax", "m = 4"],
@@ -101,6 +101,22 @@ def test_plain_torch_learns_the_same(tmp_path: Path) -> None:
     assert results["seeds"]["seed 0"] != results["seeds"]["seed 1"]
     assert "| met |" in tables.goals(results)
     plots.draw_accuracy(results, tmp_path / "accuracy.svg")
+
+
+def test_lfw_takes_the_place_of_the_synthetic_exam(tmp_path: Path) -> None:
+    size, first = study.SMOKE.data.image_size, 100
+    draw_people(tmp_path / "lfw", 20, 2, size, first)
+    write_pairs(tmp_path / "pairs.txt", first)
+    lfw = {"pairs": tmp_path / "pairs.txt", "images": tmp_path / "lfw"}
+    exam = study.Options(preset="smoke", **lfw).exam()
+    assert exam.title == "pairs.txt, 40 pairs"
+    assert exam.people[0] == "P000100"
+    is_same = np.array(exam.people)[exam.pairs.left] == np.array(exam.people)[exam.pairs.right]
+    np.testing.assert_array_equal(is_same, exam.pairs.is_same)
+    assert exam.images[int(exam.pairs.left[0])]["image"].shape == (*size, 3)
+    (tmp_path / "lfw" / "P000100" / "P000100_0001.png").unlink()
+    with pytest.raises(FileNotFoundError, match="1 of its 40 images are not in"):
+        study.Options(preset="smoke", **lfw).exam()
 
 
 def test_results_are_never_overwritten(tmp_path: Path) -> None:
