@@ -84,8 +84,9 @@ SECTIONS = {
     ),
     "losses": study(
         "The family",
-        "Every loss with its own margin on one network (in the cpu preset SFNet-4 with batch "
-        "normalisation, scale 16) at one budget: no contest of the losses at their best.",
+        "Every loss with its own margin on one network at one budget (in the cpu preset SFNet-4 "
+        "with batch normalisation, scale 16 where a loss has one): no contest of the losses at "
+        "their best.",
         "losses",
         "loss",
     ),
