@@ -77,6 +77,8 @@ def test_training_goes_on_while_the_disk_refuses(
 ) -> None:
     config = dataclasses.replace(undisturbed, out=tmp_path / "run")
     at_steps(monkeypatch, {2: lambda: full_disk(True), 9: lambda: full_disk(False)})
+    # A save that is slow must not be on its way still when there is room again.
+    monkeypatch.setattr(saving.Saver, "look", saving.Saver.settle)
     console = quiet()
     train(config, console=console)
     said = warnings(console)
