@@ -75,13 +75,13 @@ class PairEvidence:
       pictures: of `names`; none where the images were not at hand.
     """
 
-    title: NDArray[np.str_]
+    title: NDArray
     step: NDArray[np.int64]
     is_same: NDArray[np.bool_]
     cosine: NDArray[np.float32]
     scores: Mapping[str, NDArray[np.float32]]
     hardest: NDArray[np.int64]
-    names: NDArray[np.str_]
+    names: NDArray
     pictures: Pictures
 
 
@@ -104,14 +104,14 @@ class PeopleEvidence:
       pictures: one image of each of `shown`, or none.
     """
 
-    title: NDArray[np.str_]
+    title: NDArray
     step: NDArray[np.int64]
     num_images: NDArray[np.int64]
-    people: NDArray[np.str_]
+    people: NDArray
     spread: NDArray[np.float32]
     nearest: NDArray[np.float32]
-    nearest_name: NDArray[np.str_]
-    shown: NDArray[np.str_]
+    nearest_name: NDArray
+    shown: NDArray
     embeddings: NDArray[np.float16]
     shown_index: NDArray[np.int64]
     prototypes: NDArray[np.float16]
