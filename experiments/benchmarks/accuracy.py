@@ -51,11 +51,11 @@ from sphereface_jax.training.trainer import Trainer, make_trainer
 FIRST_STEPS, FIRST_TOLERANCE, SMOOTHED = 20, 1e-3, 20
 CPU = TrainConfig(
     model=ModelConfig(name="spherenet4"),
-    loss=LossConfig(margin=4, lambda_base=1e5, lambda_power=3.0),  # at its floor in 222 steps
+    loss=LossConfig(margin=4, lambda_gamma=2.0),
     optimizer=OptimizerConfig(
         learning_rate=0.03, warmup_steps=30, schedule="cosine", clip_norm=5.0
     ),
-    steps=300,
+    steps=200,
     batch_size=32,
 )
 CLIPPED = OptimizerConfig(clip_norm=5.0)
