@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 
+from sphereface_jax._checks import require_choice
 from sphereface_jax.geometry import cos_sum, monotone_psi, safe_arccos
 
 Array = jax.Array
@@ -24,9 +25,7 @@ Choice = TypeVar("Choice")
 
 
 def _choose(choices: Mapping[str, Choice], argument: str, name: str) -> Choice:
-    if name not in choices:
-        expected = ", ".join(repr(choice) for choice in choices)
-        raise ValueError(f"{argument}: expected one of {expected}, got {name!r}")
+    require_choice(argument, name, list(choices))
     return choices[name]
 
 

@@ -7,7 +7,7 @@ import struct
 import zipfile
 from pathlib import Path
 
-import ml_dtypes
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from command import call, refused
@@ -21,7 +21,7 @@ from sphereface_jax.models import MODELS
 
 TENSORS = {
     "a": np.arange(6, dtype=np.float32).reshape(2, 3),
-    "b.half": np.ones((2,), ml_dtypes.bfloat16),
+    "b.half": np.ones((2,), jnp.bfloat16),
     "count": np.array(7, np.int64),
     "none": np.zeros((0, 3), np.float16),
 }

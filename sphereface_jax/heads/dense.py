@@ -38,42 +38,15 @@ class Scores(NamedTuple):
 
 
 def dense_logits(
-    margin: Margin,
-    embeddings: Array,
-    prototypes: Array,
-    labels: Array,
-    *,
-    num_classes: int,
-    state: Any = None,
-    bias: Array | None = None,
+    margin: Margin, embeddings: Array, prototypes: Array, labels: Array, **options: Any
 ) -> tuple[Array, Any]:
-    """Logits of a margin.
-
-    Args:
-      margin: the margin.
-      embeddings: [B, D].
-      prototypes: [C, D], or [C, K, D] with sub-centres.
-      labels: [B].
-      num_classes: rows of prototypes from here on are no classes; their logits are −∞.
-      state: what the loss carries through training.
-      bias: added to the logits, [C] or a scalar.
-
-    Returns:
-      Logits [B, C] and the state, updated.
-    """
-    scores = _score(margin, embeddings, prototypes, labels, num_classes, state, bias)
+    """Logits [B, C], −∞ past num_classes, and the state; arguments are those of `dense_loss`."""
+    scores = _score(margin, embeddings, prototypes, labels, **options)
     return jnp.where(scores.is_label, scores.target[:, None], scores.others), scores.state
 
 
 def dense_loss(
-    margin: Margin,
-    embeddings: Array,
-    prototypes: Array,
-    labels: Array,
-    *,
-    num_classes: int,
-    state: Any = None,
-    bias: Array | None = None,
+    margin: Margin, embeddings: Array, prototypes: Array, labels: Array, **options: Any
 ) -> tuple[Array, Any]:
     """Loss of a margin.
 
@@ -82,14 +55,13 @@ def dense_loss(
       embeddings: [B, D].
       prototypes: [C, D], or [C, K, D] with sub-centres.
       labels: [B].
-      num_classes: rows of prototypes from here on are no classes; they never take part.
-      state: what the loss carries through training.
-      bias: added to the logits, [C] or a scalar.
+      **options: num_classes: rows of prototypes from here on are no classes and never take part;
+        state: what the loss carries through training; bias: added to the logits, [C] or a scalar.
 
     Returns:
       Losses [B] and the state, updated.
     """
-    scores = _score(margin, embeddings, prototypes, labels, num_classes, state, bias)
+    scores = _score(margin, embeddings, prototypes, labels, **options)
     accumulated = margin.reduction.accumulate(scores.others)
     loss = margin.weight * margin.reduction.finish(accumulated, scores.target)
     return loss if scores.extra is None else loss + scores.extra, scores.state
@@ -100,9 +72,10 @@ def _score(
     embeddings: Array,
     prototypes: Array,
     labels: Array,
+    *,
     num_classes: int,
-    state: Any,
-    bias: Array | None,
+    state: Any = None,
+    bias: Array | None = None,
 ) -> Scores:
     dtype = head_dtype(embeddings, prototypes)
     embeddings, prototypes = jnp.asarray(embeddings, dtype), jnp.asarray(prototypes, dtype)
@@ -117,10 +90,8 @@ def _score(
         bias = jnp.broadcast_to(jnp.asarray(bias, dtype), others.shape[1:])
         target, others = target + bias[labels], others + bias
     is_label = _is_label(similarity, labels)
-    left_out = is_label
-    if num_classes < prototypes.shape[0]:
-        left_out = is_label | (jnp.arange(prototypes.shape[0]) >= num_classes)
-    others = jnp.where(left_out, -jnp.inf, others)
+    is_class = jnp.arange(prototypes.shape[0]) < num_classes
+    others = jnp.where(is_class & ~is_label, others, -jnp.inf)
     extra = None
     if margin.regularizer is not None:
         extra = regularization(margin, norms, rows, labels)
