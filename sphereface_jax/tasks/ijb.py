@@ -24,7 +24,14 @@ from sphereface_jax.evaluation.templates import (
     ijb_11,
     pool_templates,
 )
-from sphereface_jax.tasks.task import FaceImages, Matched, Result, missing_names, require_folder
+from sphereface_jax.tasks.task import (
+    FaceImages,
+    Matched,
+    Missing,
+    Result,
+    missing_names,
+    require_folder,
+)
 
 
 class IjbTask:
@@ -64,14 +71,17 @@ class IjbTask:
                 "loose crops are aligned by, found none"
             )
         landmarks = dict(zip(faces.names, faces.landmarks, strict=True))
-        names = list(landmarks)
-        found = np.array([(folder / name).is_file() for name in names])
-        there = [names[place] for place in np.flatnonzero(found)]
+        is_there = {name: (folder / name).is_file() for name in landmarks}
+        there = [name for name, found in is_there.items() if found]
         crops = ImagePaths([folder / name for name in there])
         return FaceImages(
             there,
             AlignedImages(crops, FaceAligner(landmarks=landmarks)),
-            missing_names(names, found - 1),
+            Missing(
+                [name for name, found in is_there.items() if not found],
+                len(is_there),
+                folder=folder,
+            ),
         )
 
     def match(self, vectors: FaceVectors) -> Matched:
