@@ -95,8 +95,16 @@ def test_ijb_1n_insightface_on_paper() -> None:
     result = ijb_1n_insightface(TEMPLATES, PROBES, GALLERIES, fars=(0.1, 0.5))
     assert result.rank_k["1"] == pytest.approx(2 / 3)
     assert result.dir_at_far == {"1e-1": pytest.approx(2 / 3), "5e-1": 1.0}
-    with pytest.raises(ValueError, match="galleries: expected exactly one mate for each probe"):
-        ijb_1n_insightface(TEMPLATES, PROBES, GALLERIES[:1])
+    for galleries, message in (
+        (GALLERIES[:1], "galleries: expected exactly one mate for each probe"),
+        (GALLERIES[1:], "galleries: expected two templates or more in all, got 1"),
+        ([], "galleries: expected two templates or more in all, got 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ijb_1n_insightface(TEMPLATES, PROBES, galleries)
+    # The 0-th highest impostor would be the lowest.
+    with pytest.raises(ValueError, match=r"fars: expected rates in \(0, 1\], got \(0.0,\)"):
+        ijb_1n_insightface(TEMPLATES, PROBES, GALLERIES, fars=(0.0,))
 
 
 @pytest.mark.parametrize(

@@ -114,8 +114,8 @@ def test_resizing_keeps_the_aspect_and_the_middle() -> None:
     [
         ({"color_order": "gray"}, "color_order"),
         ({"mirror": 1.5}, "mirror"),
-        ({"shift": -1}, "shift"),
-        ({"shift": 48}, "shift"),
+        ({"shift": -1}, "shift: expected 0 to 47 pixels, got -1"),
+        ({"shift": 48}, "shift: expected 0 to 47 pixels, got 48"),
     ],
 )
 def test_options_are_checked(options, message) -> None:

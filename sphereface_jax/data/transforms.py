@@ -92,10 +92,9 @@ class FaceTransform:
                 raise ValueError(
                     f"{name}: expected a probability in [0, 1], got {getattr(self, name)}"
                 )
-        if self.shift < 0 or 2 * self.shift >= min(self.image_size):
-            raise ValueError(
-                f"shift: expected 0 to {min(self.image_size) // 2} pixels, got {self.shift}"
-            )
+        most = (min(self.image_size) - 1) // 2
+        if not 0 <= self.shift <= most:
+            raise ValueError(f"shift: expected 0 to {most} pixels, got {self.shift}")
 
     def __call__(
         self,
