@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from on_paper import at_degrees
+from on_paper import at_degrees, unit
 from sklearn import metrics
 
 from sphereface_jax.evaluation.templates import (
@@ -14,10 +14,6 @@ from sphereface_jax.evaluation.templates import (
     ijb_11,
     pool_templates,
 )
-
-
-def unit(x: np.ndarray) -> np.ndarray:
-    return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
 def test_frames_of_one_medium_count_as_one() -> None:
