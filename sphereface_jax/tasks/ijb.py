@@ -29,6 +29,7 @@ from sphereface_jax.tasks.task import (
     Matched,
     Missing,
     Result,
+    existing_files,
     missing_names,
     require_folder,
 )
@@ -71,17 +72,12 @@ class IjbTask:
                 "loose crops are aligned by, found none"
             )
         landmarks = dict(zip(faces.names, faces.landmarks, strict=True))
-        is_there = {name: (folder / name).is_file() for name in landmarks}
-        there = [name for name, found in is_there.items() if found]
-        crops = ImagePaths([folder / name for name in there])
+        found, missing = existing_files({name: folder / name for name in landmarks})
+        crops = ImagePaths(list(found.values()))
         return FaceImages(
-            there,
+            list(found),
             AlignedImages(crops, FaceAligner(landmarks=landmarks)),
-            Missing(
-                [name for name, found in is_there.items() if not found],
-                len(is_there),
-                folder=folder,
-            ),
+            Missing(missing, len(landmarks), folder=folder),
         )
 
     def match(self, vectors: FaceVectors) -> Matched:

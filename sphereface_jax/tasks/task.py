@@ -139,6 +139,12 @@ def require_folder(images: Path | None, title: str) -> Path:
     return existing_folder(images, f"a folder of images of {title}")
 
 
+def existing_files(paths: Mapping[str, Path]) -> tuple[dict[str, Path], list[str]]:
+    """Files by name: those that are there, and the names of the others."""
+    found = {name: path for name, path in paths.items() if path.is_file()}
+    return found, [name for name in paths if name not in found]
+
+
 def missing_names(names: Sequence[str], rows: np.ndarray, unit: str = "images") -> Missing:
     """The names whose row is -1."""
     gone = [name for name, row in zip(names, rows, strict=True) if row < 0]
