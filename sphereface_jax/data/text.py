@@ -24,7 +24,7 @@ def existing_folder(path: str | os.PathLike[str], what: str) -> Path:
       FileNotFoundError: it is not; `what` says what was expected.
     """
     if not os.path.isdir(path):
-        found = "a file" if os.path.exists(path) else "none"
+        found = "a file" if os.path.exists(path) else "nothing there"
         raise FileNotFoundError(f"{os.fspath(path)}: expected {what}, found {found}")
     return Path(path)
 
