@@ -1,4 +1,4 @@
-"""Small image folders for the data tests."""
+"""Small files and image folders for the data tests."""
 
 from pathlib import Path
 
@@ -10,6 +10,12 @@ def make_face(seed: int, height: int = 112, width: int = 112) -> np.ndarray:
     """A smooth random uint8 RGB picture, so that JPEG keeps it nearly as it is."""
     coarse = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), np.uint8)
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Writes UTF-8 and returns the path."""
+    path.write_text(text, encoding="utf-8")
+    return path
 
 
 def write_image(path: Path, image: np.ndarray) -> None:

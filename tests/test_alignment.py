@@ -35,7 +35,7 @@ def test_reference_points() -> None:
     np.testing.assert_array_equal(reference_points((112, 96)), REFERENCE_POINTS)
     np.testing.assert_allclose(reference_points((112, 112))[:, 0], REFERENCE_POINTS[:, 0] + 8)
     np.testing.assert_array_equal(reference_points((112, 112))[:, 1], REFERENCE_POINTS[:, 1])
-    with pytest.raises(ValueError, match="size: expected"):
+    with pytest.raises(ValueError, match="image_size: expected"):
         reference_points((96, 112))
 
 

@@ -10,6 +10,7 @@ import pytest
 from command import call, refused
 from faces_on_disk import make_face, write_image
 from imported_run import DIM, make_run
+from on_paper import unit
 
 from sphereface_jax.data.images import read_image
 from sphereface_jax.embedder import FaceEmbedder
@@ -44,10 +45,6 @@ def run_onnx(path: Path, images: np.ndarray) -> np.ndarray:
     if wanted.type == "tensor(float)":
         images = ((images.astype(np.float32) - 127.5) / 127.5).transpose(0, 3, 1, 2)
     return loaded.run(None, {wanted.name: images})[0]
-
-
-def unit(x: np.ndarray) -> np.ndarray:
-    return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)

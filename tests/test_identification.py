@@ -7,7 +7,7 @@ import chex
 import jax
 import numpy as np
 import pytest
-from on_paper import at_degrees
+from on_paper import at_degrees, unit
 
 from sphereface_jax.evaluation import impostors as impostors_module
 from sphereface_jax.evaluation.identification import (
@@ -17,10 +17,6 @@ from sphereface_jax.evaluation.identification import (
 )
 from sphereface_jax.evaluation.impostors import highest_impostors, merge_impostors
 from sphereface_jax.evaluation.roc import roc_curve, tar_at_far
-
-
-def unit(x: np.ndarray) -> np.ndarray:
-    return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
 def brute_force(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from faces_on_disk import write_text
 
 from sphereface_jax.data.ijb import (
     read_ijb_faces,
@@ -26,13 +27,8 @@ GALLERY = """TEMPLATE_ID,SUBJECT_ID,FILENAME,SIGHTING_ID
 """
 
 
-def write(path: Path, text: str) -> Path:
-    path.write_text(text)
-    return path
-
-
 def test_faces(tmp_path: Path) -> None:
-    faces = read_ijb_faces(write(tmp_path / "faces.txt", FACES))
+    faces = read_ijb_faces(write_text(tmp_path / "faces.txt", FACES))
     assert faces.names == ("1.jpg", "2.jpg")
     np.testing.assert_array_equal(faces.landmarks[1], [[1, 2], [3, 4], [5, 6], [7, 8], [9, 10]])
     np.testing.assert_allclose(faces.scores, [0.99, 0.5])
@@ -40,25 +36,25 @@ def test_faces(tmp_path: Path) -> None:
 
 
 def test_templates(tmp_path: Path) -> None:
-    templates = read_ijb_templates(write(tmp_path / "media.txt", TEMPLATES))
+    templates = read_ijb_templates(write_text(tmp_path / "media.txt", TEMPLATES))
     assert templates.names == ("1.jpg", "2.jpg", "3.jpg")
     assert templates.template_ids.tolist() == [1, 1, 7]
     assert templates.media_ids.tolist() == [69544, 69544, 12]
 
 
 def test_pairs(tmp_path: Path) -> None:
-    pairs = read_ijb_pairs(write(tmp_path / "pairs.txt", PAIRS))
+    pairs = read_ijb_pairs(write_text(tmp_path / "pairs.txt", PAIRS))
     assert pairs.left_ids.tolist() == [1, 1]
     assert pairs.right_ids.tolist() == [11065, 11066]
     assert pairs.is_same.tolist() == [True, False]
 
 
 def test_subjects_and_matches(tmp_path: Path) -> None:
-    gallery = read_ijb_subjects(write(tmp_path / "gallery.csv", GALLERY))
+    gallery = read_ijb_subjects(write_text(tmp_path / "gallery.csv", GALLERY))
     assert gallery.template_ids.tolist() == [3, 7]
     assert gallery.subjects.tolist() == [101, 100]
-    probes = read_ijb_subjects(write(tmp_path / "p.csv", "SUBJECT_ID,TEMPLATE_ID\n100,5\n"))
-    matches = read_ijb_matches(write(tmp_path / "m.csv", "7,5\n3,5\n"), gallery, probes)
+    probes = read_ijb_subjects(write_text(tmp_path / "p.csv", "SUBJECT_ID,TEMPLATE_ID\n100,5\n"))
+    matches = read_ijb_matches(write_text(tmp_path / "m.csv", "7,5\n3,5\n"), gallery, probes)
     assert matches.left_ids.tolist() == [7, 3]
     assert matches.right_ids.tolist() == [5, 5]
     assert matches.is_same.tolist() == [True, False]
@@ -87,7 +83,7 @@ def test_subjects_and_matches(tmp_path: Path) -> None:
 )
 def test_a_wrong_line_is_named(read: Callable, text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=rf"file\.txt{message}") as error:
-        read(write(tmp_path / "file.txt", text))
+        read(write_text(tmp_path / "file.txt", text))
     assert "\n" not in str(error.value)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from command import call
 from imported_run import DIM, make_run
+from on_paper import unit
 
 from sphereface_jax.data.aligner import face_aligner
 from sphereface_jax.data.landmarks import landmarks_of, read_landmarks
@@ -19,10 +20,6 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # of providers that this mach
 @pytest.fixture(scope="module")
 def model_zoo():
     return pytest.importorskip("insightface.model_zoo", reason="insightface is not installed")
-
-
-def unit(x: np.ndarray) -> np.ndarray:
-    return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
 @pytest.mark.parametrize("flags", [[], ["--normalize"]], ids=["raw", "normalized"])

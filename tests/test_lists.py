@@ -82,5 +82,5 @@ def test_missing_files(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"first image is not at .*--data.root"):
         open_source(write(tmp_path / "a.txt", "x/y.png 0\n"))
     (tmp_path / "b.txt").write_bytes(b"x/y.png 0\n\xff\xfe\n")
-    with pytest.raises(ValueError, match="expected a list file in UTF-8"):
+    with pytest.raises(ValueError, match="expected text in UTF-8, found byte 0xff"):
         open_source(str(tmp_path / "b.txt"))

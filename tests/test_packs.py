@@ -32,7 +32,7 @@ def test_packs_round_trip(tmp_path: Path) -> None:
     assert [pack.read_encoded(i) for i in range(8)] == IMAGES
     np.testing.assert_array_equal(pack[3]["image"], make_face(3, 14, 14))
     assert pack.describe(3) == f"{tmp_path / 'lfw.bin'} pair 1 image 1"
-    plain = FaceTransform(size=(14, 12))
+    plain = FaceTransform(image_size=(14, 12))
     (batch,) = ordered_batches(pack, 8, transform=plain)
     np.testing.assert_array_equal(batch["image"][5], plain(make_face(5, 14, 14)))
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from faces_on_disk import write_text
 
 from sphereface_jax.data.pairs import find_images, read_pairs
 
@@ -15,13 +16,8 @@ Cat\t1\tBob\t3
 """
 
 
-def write(path: Path, text: str) -> Path:
-    path.write_text(text, encoding="utf-8")
-    return path
-
-
 def test_reads_tabs_and_folds(tmp_path: Path) -> None:
-    pairs = read_pairs(write(tmp_path / "pairs.txt", TWO_FOLDS))
+    pairs = read_pairs(write_text(tmp_path / "pairs.txt", TWO_FOLDS))
     assert pairs.left == ("Ann/Ann_0001", "Ann/Ann_0002", "Cat/Cat_0010", "Cat/Cat_0001")
     assert pairs.right == ("Ann/Ann_0004", "Bob/Bob_0003", "Cat/Cat_0011", "Bob/Bob_0003")
     assert pairs.is_same.tolist() == [True, False, True, False]
@@ -33,18 +29,19 @@ def test_reads_tabs_and_folds(tmp_path: Path) -> None:
 
 def test_reads_white_space_blank_lines_and_windows_line_ends(tmp_path: Path) -> None:
     text = "\ufeff" + TWO_FOLDS.replace("\t", "  ").replace("\n", "\r\n") + "\r\n"
-    assert read_pairs(write(tmp_path / "a", text)).left == (
-        read_pairs(write(tmp_path / "b", TWO_FOLDS)).left
+    assert read_pairs(write_text(tmp_path / "a", text)).left == (
+        read_pairs(write_text(tmp_path / "b", TWO_FOLDS)).left
     )
 
 
 def test_tabs_allow_spaces_in_names(tmp_path: Path) -> None:
-    pairs = read_pairs(write(tmp_path / "p", "1\t1\nAnn B\t1\t2\nAnn B\t1\tCé D\t2\n"))
-    assert pairs.right == ("Ann B/Ann B_0002", "Cé D/Cé D_0002")
+    # U+2028 parts lines for `str.splitlines`, and for no editor.
+    pairs = read_pairs(write_text(tmp_path / "p", "1\t1\nAnn B\t1\t2\nAnn B\t1\tCé\u2028D\t2\n"))
+    assert pairs.right == ("Ann B/Ann B_0002", "Cé\u2028D/Cé\u2028D_0002")
 
 
 def test_a_header_with_one_number_has_no_folds(tmp_path: Path) -> None:
-    pairs = read_pairs(write(tmp_path / "p", "1\nAnn\t1\t2\nAnn\t1\tBob\t2\n"))
+    pairs = read_pairs(write_text(tmp_path / "p", "1\nAnn\t1\t2\nAnn\t1\tBob\t2\n"))
     assert pairs.folds.tolist() == [0, 0]
 
 
@@ -67,7 +64,7 @@ def test_a_header_with_one_number_has_no_folds(tmp_path: Path) -> None:
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, text: str, message: str) -> None:
-    path = write(tmp_path / "pairs.txt", text)
+    path = write_text(tmp_path / "pairs.txt", text)
     with pytest.raises(ValueError, match=message) as caught:
         read_pairs(path)
     assert str(caught.value).startswith(str(path))

@@ -19,7 +19,7 @@ from sphereface_jax.data.pipeline import (
 from sphereface_jax.data.transforms import FaceTransform, WrongImageSize
 
 SIZE = (14, 12)
-TRANSFORM = FaceTransform(size=SIZE, shift=1)
+TRANSFORM = FaceTransform(image_size=SIZE, shift=1)
 
 
 class Faces:

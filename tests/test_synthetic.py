@@ -236,20 +236,20 @@ def test_pairs_depend_on_the_seed_alone() -> None:
 @given(
     counts=st.lists(st.integers(1, 7), min_size=8, max_size=30),
     half=st.integers(1, 30),
-    folds=st.integers(2, 4),
+    num_folds=st.integers(2, 4),
 )
 def test_few_images_give_fewer_pairs_or_one_clear_line(
-    counts: list[int], half: int, folds: int
+    counts: list[int], half: int, num_folds: int
 ) -> None:
     labels = np.repeat(np.arange(len(counts)), counts)
     several = sum(count > 1 for count in counts)
-    if several < folds:
+    if several < num_folds:
         with pytest.raises(ValueError, match=f"got {several} and {len(counts)}"):
-            verification_pairs(labels, pairs_per_fold=2 * half, folds=folds)
+            verification_pairs(labels, pairs_per_fold=2 * half, num_folds=num_folds)
         return
-    pairs = verification_pairs(labels, pairs_per_fold=2 * half, folds=folds)
+    pairs = verification_pairs(labels, pairs_per_fold=2 * half, num_folds=num_folds)
     assert_fair(labels, pairs)
-    assert 2 <= len(pairs[0]) // folds <= 2 * half
+    assert 2 <= len(pairs[0]) // num_folds <= 2 * half
 
 
 @pytest.mark.parametrize(
@@ -258,12 +258,15 @@ def test_few_images_give_fewer_pairs_or_one_clear_line(
         ({"labels": np.zeros((3, 2), np.int32)}, r"labels: expected integers of shape \[N\]"),
         ({"labels": np.zeros(3)}, "labels: .* got float64"),
         ({"pairs_per_fold": 3}, "pairs_per_fold: expected an even number"),
-        ({"folds": 1}, "folds: expected at least 2, got 1"),
-        ({"folds": 30}, "need 30 identities with two images or more and 60 .* lower folds to 20"),
+        ({"num_folds": 1}, "num_folds: expected at least 2, got 1"),
+        (
+            {"num_folds": 30},
+            "need 30 identities with two images or more and 60 .* lower num_folds to 20",
+        ),
         ({"labels": np.arange(100)}, "got 0 and 100; add identities or images"),
     ],
 )
 def test_impossible_pairs_say_so(changes: dict, message: str) -> None:
-    arguments = {"labels": np.repeat(np.arange(40), 3), "pairs_per_fold": 10, "folds": 10}
+    arguments = {"labels": np.repeat(np.arange(40), 3), "pairs_per_fold": 10, "num_folds": 10}
     with pytest.raises(ValueError, match=message):
         verification_pairs(**(arguments | changes))

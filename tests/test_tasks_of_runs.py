@@ -215,6 +215,9 @@ def test_loose_crops_are_aligned_by_their_landmarks(run: Path, tmp_path: Path) -
     found = evaluate(tmp_path, run, "--ijb", lists, "--images", tmp_path / "crops")
     assert found["ijb_11"]["flip"] == "summed"
     assert 0 <= found["ijb_1n"]["rank_k"]["1"] <= 1
+    (tmp_path / "crops" / "3.jpg").unlink()
+    missing = IjbTask(lists, tmp_path / "crops").find_images().missing
+    assert (missing.names, missing.total, missing.folder) == (["3.jpg"], 8, tmp_path / "crops")
 
 
 class ConstantDetector:

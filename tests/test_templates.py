@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from on_paper import at_degrees
+from on_paper import at_degrees, unit
 from sklearn import metrics
 
 from sphereface_jax.evaluation.templates import (
@@ -14,10 +14,6 @@ from sphereface_jax.evaluation.templates import (
     ijb_11,
     pool_templates,
 )
-
-
-def unit(x: np.ndarray) -> np.ndarray:
-    return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
 def test_frames_of_one_medium_count_as_one() -> None:
@@ -95,8 +91,16 @@ def test_ijb_1n_insightface_on_paper() -> None:
     result = ijb_1n_insightface(TEMPLATES, PROBES, GALLERIES, fars=(0.1, 0.5))
     assert result.rank_k["1"] == pytest.approx(2 / 3)
     assert result.dir_at_far == {"1e-1": pytest.approx(2 / 3), "5e-1": 1.0}
-    with pytest.raises(ValueError, match="galleries: expected exactly one mate for each probe"):
-        ijb_1n_insightface(TEMPLATES, PROBES, GALLERIES[:1])
+    for galleries, message in (
+        (GALLERIES[:1], "galleries: expected exactly one mate for each probe"),
+        (GALLERIES[1:], "galleries: expected two templates or more in all, got 1"),
+        ([], "galleries: expected two templates or more in all, got 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ijb_1n_insightface(TEMPLATES, PROBES, galleries)
+    # The 0-th highest impostor would be the lowest.
+    with pytest.raises(ValueError, match=r"fars: expected rates in \(0, 1\], got \(0.0,\)"):
+        ijb_1n_insightface(TEMPLATES, PROBES, GALLERIES, fars=(0.0,))
 
 
 @pytest.mark.parametrize(

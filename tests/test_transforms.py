@@ -36,7 +36,9 @@ def test_the_centre_crop_is_columns_8_to_104() -> None:
     face = make_face(0)
     np.testing.assert_array_equal(PLAIN(face), face[:, 8:104])
     np.testing.assert_array_equal(PLAIN(face[:, 8:104]), face[:, 8:104])
-    np.testing.assert_array_equal(FaceTransform(size=(112, 112), color_order="rgb")(face), face)
+    np.testing.assert_array_equal(
+        FaceTransform(image_size=(112, 112), color_order="rgb")(face), face
+    )
 
 
 def test_colour_order() -> None:
@@ -97,7 +99,7 @@ def test_another_size_is_refused_unless_resizing_is_asked_for(shape) -> None:
         PLAIN(face)
     assert FaceTransform(resize=True)(face).shape == (112, 96, 3)
     with pytest.raises(WrongImageSize, match="a face of 128x128 pixels, found"):
-        FaceTransform(size=(128, 128))(face)
+        FaceTransform(image_size=(128, 128))(face)
 
 
 def test_resizing_keeps_the_aspect_and_the_middle() -> None:
@@ -112,8 +114,8 @@ def test_resizing_keeps_the_aspect_and_the_middle() -> None:
     [
         ({"color_order": "gray"}, "color_order"),
         ({"mirror": 1.5}, "mirror"),
-        ({"shift": -1}, "shift"),
-        ({"shift": 48}, "shift"),
+        ({"shift": -1}, "shift: expected 0 to 47 pixels, got -1"),
+        ({"shift": 48}, "shift: expected 0 to 47 pixels, got 48"),
     ],
 )
 def test_options_are_checked(options, message) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from on_paper import at_degrees
 from sklearn import metrics
 
 from sphereface_jax.evaluation.folds import best_threshold
@@ -124,14 +125,9 @@ def test_a_cosine_at_the_threshold_is_wrong_either_way() -> None:
     assert best_threshold(cosines, is_same) == pytest.approx(-0.5 / 20000, abs=1e-12)
 
 
-def units(*degrees: float) -> np.ndarray:
-    angle = np.radians(degrees)
-    return np.stack([np.cos(angle), np.sin(angle)], axis=1)
-
-
 # Row 0 with the others: three same pairs, then three different ones.
 PAPER_COSINES = np.array([0.7975, 0.5975, 0.3975, 0.4975, 0.2975, 0.0975])
-PAPER = units(0, *np.degrees(np.arccos(PAPER_COSINES)))
+PAPER = at_degrees(0, *np.degrees(np.arccos(PAPER_COSINES)))
 PAPER_PAIRS = Pairs([0] * 6, [1, 2, 3, 4, 5, 6], is_same=np.arange(6) < 3, folds=[0, 1, 1, 0, 1, 1])
 
 

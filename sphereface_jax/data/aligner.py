@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sphereface_jax.data.alignment import FaceDetector, NoFace, align_face, detect_and_align
+from sphereface_jax.data.alignment import FaceDetector, NoFace, align_face, choose_face
 from sphereface_jax.data.files import AtomicFile, claim_folder
 from sphereface_jax.data.images import (
     UnreadableImage,
@@ -27,7 +27,7 @@ class FaceAligner:
     """Aligns a face by known landmarks or by those that a detector finds.
 
     Args:
-      size: (112, 112) or (112, 96).
+      image_size: (112, 112) or (112, 96).
       landmarks: points by image name, as `read_landmarks` returns them.
       detector: finds the points where there are no `landmarks`.
       points_from: what to call the origin of the points.
@@ -36,7 +36,7 @@ class FaceAligner:
       ValueError: neither landmarks nor a detector, or both.
     """
 
-    size: tuple[int, int] = (112, 112)
+    image_size: tuple[int, int] = (112, 112)
     landmarks: dict[str, np.ndarray] | None = None
     detector: FaceDetector | None = None
     points_from: str = "landmarks"
@@ -53,27 +53,32 @@ class FaceAligner:
           name: its path, by which its landmarks are found; also names it in errors.
 
         Returns:
-          uint8 [*size, 3], RGB.
+          uint8 [*image_size, 3], RGB.
 
         Raises:
           NoFace: the detector sees none, or the landmark file does not have the image.
         """
+        return align_face(image, self._points(image, name), self.image_size)
+
+    def _points(self, image: np.ndarray, name: str) -> np.ndarray:
         if self.detector is not None:
             try:
-                return detect_and_align(image, self.detector, self.size)
+                return choose_face(self.detector.detect(image), image.shape[:2]).landmarks
             except NoFace as error:
                 raise NoFace(f"{name}: {error}") from None
         points = landmarks_of(self.landmarks or {}, name)
         if points is None:
             raise NoFace(f"{name}: not in the landmark file")
-        return align_face(image, points, self.size)
+        return points
 
 
-def face_aligner(size: tuple[int, int] = (112, 112), landmarks: Path | None = None) -> FaceAligner:
+def face_aligner(
+    image_size: tuple[int, int] = (112, 112), landmarks: Path | None = None
+) -> FaceAligner:
     """Returns an aligner by a landmark file, or by MTCNN where there is none.
 
     Args:
-      size: (112, 112) or (112, 96).
+      image_size: (112, 112) or (112, 96).
       landmarks: a file of five points an image.
 
     Raises:
@@ -82,10 +87,10 @@ def face_aligner(size: tuple[int, int] = (112, 112), landmarks: Path | None = No
     """
     if landmarks is not None:
         points = read_landmarks(landmarks)
-        return FaceAligner(size, landmarks=points, points_from=landmarks.name)
+        return FaceAligner(image_size, landmarks=points, points_from=landmarks.name)
     from sphereface_jax.data.mtcnn import MtcnnDetector
 
-    return FaceAligner(size, detector=MtcnnDetector(), points_from="mtcnn")
+    return FaceAligner(image_size, detector=MtcnnDetector(), points_from="mtcnn")
 
 
 class AlignedImages:
@@ -158,7 +163,7 @@ def align_folder(
     if out.resolve().is_relative_to(source.resolve()):
         raise ValueError(f"{out}: expected a folder outside of {source}, which it would change")
     crops = _crop_names(source, paths)
-    setting = {"size": list(aligner.size), "points": aligner.points_from}
+    setting = {"size": list(aligner.image_size), "points": aligner.points_from}
     claim_folder(out, "alignment.json", setting, "crops")
 
     def work(index: int) -> str | None:

@@ -28,6 +28,8 @@ REFERENCE_POINTS = np.array(
     ]
 )
 
+IMAGE_SIZES = ((112, 112), (112, 96))
+
 
 class Detection(NamedTuple):
     """A face that a detector found.
@@ -55,7 +57,7 @@ class NoFace(UnreadableImage):
     """An image in which the detector sees no face."""
 
 
-def reference_points(size: tuple[int, int] = (112, 96)) -> np.ndarray:
+def reference_points(image_size: tuple[int, int] = (112, 96)) -> np.ndarray:
     """Where the five points belong in an image of 112×96 or 112×112.
 
     Returns:
@@ -64,9 +66,9 @@ def reference_points(size: tuple[int, int] = (112, 96)) -> np.ndarray:
     Raises:
       ValueError: another size.
     """
-    if size not in ((112, 96), (112, 112)):
-        raise ValueError(f"size: expected (112, 96) or (112, 112), got {tuple(size)}")
-    return REFERENCE_POINTS + np.array([(size[1] - 96) / 2, 0])
+    if image_size not in IMAGE_SIZES:
+        raise ValueError(f"image_size: expected (112, 96) or (112, 112), got {tuple(image_size)}")
+    return REFERENCE_POINTS + np.array([(image_size[1] - 96) / 2, 0])
 
 
 def similarity_transform(points: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -99,56 +101,40 @@ def similarity_transform(points: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 
 def align_face(
-    image: np.ndarray, landmarks: np.ndarray, size: tuple[int, int] = (112, 112)
+    image: np.ndarray, landmarks: np.ndarray, image_size: tuple[int, int] = (112, 112)
 ) -> np.ndarray:
     """Warps a face so that its landmarks come to the reference points; black outside the image.
 
     Args:
       image: uint8 [H, W, 3].
       landmarks: float [5, 2], x then y, in the image's pixels.
-      size: (112, 112) or (112, 96).
+      image_size: (112, 112) or (112, 96).
 
     Returns:
-      uint8 [*size, 3], channels as in `image`.
+      uint8 [*image_size, 3], channels as in `image`.
 
     Raises:
       ValueError: another size, or degenerate landmarks.
     """
-    transform = similarity_transform(landmarks, reference_points(size))
-    return cv2.warpAffine(image, transform, (size[1], size[0]), flags=cv2.INTER_LINEAR)
+    transform = similarity_transform(landmarks, reference_points(image_size))
+    return cv2.warpAffine(image, transform, (image_size[1], image_size[0]), flags=cv2.INTER_LINEAR)
 
 
-def choose_face(faces: Sequence[Detection], image_size: tuple[int, int]) -> Detection:
+def choose_face(faces: Sequence[Detection], shape: tuple[int, int]) -> Detection:
     """Of several faces the one whose box lies nearest to the image's centre, as the authors do.
+
+    Args:
+      faces: that a detector found.
+      shape: height and width of the image.
 
     Raises:
       NoFace: there is none.
     """
     if not faces:
         raise NoFace("no face found")
-    centre = np.array([image_size[1], image_size[0]]) / 2
+    centre = np.array([shape[1], shape[0]]) / 2
 
     def distance(face: Detection) -> float:
         return float(np.linalg.norm((face.box[:2] + face.box[2:]) / 2 - centre))
 
     return min(faces, key=distance)
-
-
-def detect_and_align(
-    image: np.ndarray, detector: FaceDetector, size: tuple[int, int] = (112, 112)
-) -> np.ndarray:
-    """Finds the face nearest to the centre and aligns it.
-
-    Args:
-      image: uint8 [H, W, 3], RGB.
-      detector: what finds faces.
-      size: (112, 112) or (112, 96).
-
-    Returns:
-      uint8 [*size, 3], RGB.
-
-    Raises:
-      NoFace: the detector sees none.
-    """
-    face = choose_face(detector.detect(image), image.shape[:2])
-    return align_face(image, face.landmarks, size)

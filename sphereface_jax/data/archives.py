@@ -19,6 +19,7 @@ import numpy as np
 
 from sphereface_jax.data.folder import check_identities
 from sphereface_jax.data.images import UnreadableImage, decode_image, is_image_path
+from sphereface_jax.data.text import existing_file
 
 _LARGEST_IMAGE = 1 << 28  # inflating stops here, whatever the archive promises
 _ZIP_LOCAL_HEADER = struct.Struct("<4s22sHH")
@@ -54,9 +55,7 @@ class ArchiveSource:
 
     def __init__(self, path: str | os.PathLike[str]):
         self._descriptor = -1
-        self.path = Path(path)
-        if not self.path.is_file():
-            raise FileNotFoundError(f"{self.path}: expected an archive, found none")
+        self.path = existing_file(path, "an archive")
         self._members = sorted(_list_members(self.path), key=lambda m: (_folder(m).name, m.name))
         folders = [_folder(member) for member in self._members]
         self.identities = self._names(folders)

@@ -3,11 +3,10 @@
 from typing import NamedTuple
 
 from sphereface_jax.data.aligner import FaceAligner
+from sphereface_jax.data.alignment import IMAGE_SIZES
 from sphereface_jax.data.images import decode_image, encode_jpeg
 from sphereface_jax.data.sources import FaceSource, encoded_image
 from sphereface_jax.data.transforms import WrongImageSize
-
-SIZES = ((112, 112), (112, 96))
 
 
 class EncodedFace(NamedTuple):
@@ -31,9 +30,9 @@ def encoded_face(source: FaceSource, index: int, aligner: FaceAligner | None = N
     image = decode_image(encoded, name)
     if aligner is not None:
         image = aligner(image, name)
-        return EncodedFace(encode_jpeg(image), aligner.size)
+        return EncodedFace(encode_jpeg(image), aligner.image_size)
     size = (image.shape[0], image.shape[1])
-    if size not in SIZES:
+    if size not in IMAGE_SIZES:
         raise WrongImageSize(
             f"{name}: expected a face of 112x112 or 112x96 pixels, found {size[0]}x{size[1]}; "
             "align the faces"

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from sphereface_jax.data.images import IMAGE_SUFFIXES, is_image_path, read_bytes, read_image
+from sphereface_jax.data.text import existing_folder
 
 
 class ImageFolder:
@@ -24,12 +25,7 @@ class ImageFolder:
     """
 
     def __init__(self, directory: str | os.PathLike[str]):
-        self.directory = Path(directory)
-        if not self.directory.is_dir():
-            raise FileNotFoundError(
-                f"{self.directory}: expected a folder of identities, found "
-                + ("a file" if self.directory.exists() else "nothing there")
-            )
+        self.directory = existing_folder(directory, "a folder of identities")
         with os.scandir(self.directory) as entries:
             names = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
         files = {name: _images_in(self.directory / name) for name in names}

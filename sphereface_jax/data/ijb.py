@@ -18,7 +18,7 @@ import warnings
 
 import numpy as np
 
-from sphereface_jax.data.text import existing_file, read_lines
+from sphereface_jax.data.text import existing_file, is_whole, read_lines
 
 _WHAT = "a file of IJB's protocols"
 
@@ -116,7 +116,7 @@ def read_ijb_templates(path: str | os.PathLike[str]) -> IjbTemplates:
     names, ids = [], []
     for number, line in enumerate(_lines(path), start=1):
         fields = line.split()
-        if len(fields) != 3 or not all(_is_whole(field) for field in fields[1:]):
+        if len(fields) != 3 or not all(is_whole(field, 18) for field in fields[1:]):
             raise ValueError(
                 f"{path}:{number}: expected image, template and medium, found {line[:60]!r}"
             )
@@ -179,7 +179,7 @@ def read_ijb_subjects(path: str | os.PathLike[str]) -> IjbSubjects:
     columns = header.index("TEMPLATE_ID"), header.index("SUBJECT_ID")
     for number, row in enumerate(rows[1:], start=2):
         fields = [row[column].strip() for column in columns] if len(row) > max(columns) else []
-        if not fields or not all(_is_whole(field) for field in fields):
+        if not fields or not all(is_whole(field, 18) for field in fields):
             raise ValueError(f"{path}:{number}: expected whole numbers as ids, found {row[:2]}")
         template, subject = map(int, fields)
         if subject_of.setdefault(template, subject) != subject:
@@ -203,10 +203,6 @@ def _lines(path: str | os.PathLike[str]) -> list[str]:
     if not lines:
         raise ValueError(f"{path}: expected lines of text, found an empty file")
     return lines
-
-
-def _is_whole(field: str) -> bool:
-    return field.isascii() and field.isdigit() and len(field) < 19
 
 
 def _whole_numbers(

@@ -17,6 +17,7 @@ from sphereface_jax.data.ijb import (
     read_ijb_subjects,
     read_ijb_templates,
 )
+from sphereface_jax.data.text import existing_folder
 
 _TEMPLATES = "_face_tid_mid.txt"
 
@@ -49,8 +50,7 @@ def read_ijb(folder: Path) -> IjbLists:
       FileNotFoundError: no such folder, or it has no `*_face_tid_mid.txt`.
       ValueError: a file is damaged, does not fit the others, or there are two of its kind.
     """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: expected a folder of IJB's files, found none")
+    existing_folder(folder, "a folder of IJB's files")
     templates_path = _only(folder, f"*{_TEMPLATES}")
     if templates_path is None:
         raise FileNotFoundError(f"{folder}: expected a file *{_TEMPLATES} in it, found none")

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from sphereface_jax.data.image_header import claimed_size
+from sphereface_jax.data.text import existing_folder
 
 _MOST_PIXELS = 1 << 27
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".pgm", ".bmp", ".webp")
@@ -112,10 +113,7 @@ def find_image_paths(directory: str | os.PathLike[str]) -> list[Path]:
       FileNotFoundError: no such folder.
       ValueError: there is no image in it.
     """
-    directory = Path(directory)
-    if not directory.is_dir():
-        there = "a file" if directory.exists() else "nothing there"
-        raise FileNotFoundError(f"{directory}: expected a folder of images, found {there}")
+    directory = existing_folder(directory, "a folder of images")
     found = [
         Path(folder, name)
         for folder, _, names in os.walk(directory)

@@ -8,6 +8,7 @@ import numpy as np
 
 from sphereface_jax.data.folder import check_identities
 from sphereface_jax.data.images import read_bytes, read_image
+from sphereface_jax.data.text import is_whole, read_lines
 
 
 class ListSource:
@@ -28,8 +29,6 @@ class ListSource:
 
     def __init__(self, path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None):
         self.path = Path(path)
-        if not self.path.is_file():
-            raise FileNotFoundError(f"{self.path}: expected a list file, found none")
         self.root = Path(root) if root is not None else self.path.parent
         self._files, stored = self._read_lines()
         if not os.path.isfile(self.describe(0)):
@@ -58,17 +57,11 @@ class ListSource:
 
     def _read_lines(self) -> tuple[list[str], list[int]]:
         files, labels = [], []
-        try:
-            with open(self.path, encoding="utf-8-sig") as lines:
-                for number, line in enumerate(lines, start=1):
-                    if line.strip():
-                        file, label = _parse(line.strip("\r\n"), f"{self.path}:{number}")
-                        files.append(file)
-                        labels.append(label)
-        except UnicodeDecodeError:
-            raise ValueError(
-                f"{self.path}: expected a list file in UTF-8, found other bytes"
-            ) from None
+        for number, line in enumerate(read_lines(self.path, "a list file"), start=1):
+            if line.strip():
+                file, label = _parse(line, f"{self.path}:{number}")
+                files.append(file)
+                labels.append(label)
         if not files:
             raise ValueError(f"{self.path}: expected lines 'path label', found an empty file")
         return files, labels
@@ -90,7 +83,7 @@ def _parse(line: str, where: str) -> tuple[str, int]:
             f"{where}: expected 'path label', parted by a space or a tab, found {line[:60]!r}"
         )
     file, label = fields[-2].strip(), fields[-1].strip()
-    if not (label.isascii() and label.isdigit() and len(label) < 10):
+    if not is_whole(label):
         raise ValueError(f"{where}: expected a whole number from 0 as label, found {label[:60]!r}")
     if not file or "\0" in file or os.path.isabs(file) or ".." in Path(file).parts:
         raise ValueError(f"{where}: expected a path within the folder, found {file[:60]!r}")

@@ -13,12 +13,12 @@ import json
 import os
 import re
 from collections.abc import Collection
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from sphereface_jax.data.text import existing_file, read_lines
+from sphereface_jax.data.text import existing_file, existing_folder, read_lines
 from sphereface_jax.data.vectors import FaceVectors
 
 _FLOAT32 = 5
@@ -130,9 +130,7 @@ def read_megaface_features(directory: str | os.PathLike[str]) -> FaceVectors:
       FileNotFoundError: no such folder.
       ValueError: no such files, a damaged one, or features of different lengths.
     """
-    root = Path(directory)
-    if not root.is_dir():
-        raise FileNotFoundError(f"{root}: expected a folder of feature files, found none")
+    root = existing_folder(directory, "a folder of feature files")
     files = sorted(
         os.path.join(folder, name) for folder, _, names in os.walk(root) for name in names
     )

@@ -140,9 +140,8 @@ def suppress(boxes: np.ndarray, overlap: float, *, by_smaller: bool = False) -> 
         low = np.maximum(boxes[best, :2], boxes[order, :2])
         high = np.minimum(boxes[best, 2:4], boxes[order, 2:4])
         shared = np.prod(np.maximum(0, high - low), axis=1)
-        whole = np.minimum(areas[best], areas[order]) if by_smaller else None
-        if whole is None:
-            whole = areas[best] + areas[order] - shared
+        union = areas[best] + areas[order] - shared
+        whole = np.minimum(areas[best], areas[order]) if by_smaller else union
         order = order[shared <= overlap * whole]
     return np.array(kept, np.int64)
 

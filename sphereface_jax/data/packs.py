@@ -18,6 +18,7 @@ import numpy as np
 
 from sphereface_jax.data.files import AtomicFile
 from sphereface_jax.data.images import decode_image
+from sphereface_jax.data.text import existing_file
 
 
 class VerificationPack:
@@ -56,9 +57,7 @@ def read_pack(path: str | os.PathLike[str]) -> VerificationPack:
       FileNotFoundError: no such file.
       ValueError: not a pack, cut short, or a pickle that asks for more than bytes and numbers.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: expected a verification pack, found none")
+    path = existing_file(path, "a verification pack")
     content = _load(path.read_bytes(), str(path))
     if not (isinstance(content, list | tuple) and len(content) == 2):
         raise ValueError(

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from sphereface_jax.data.images import IMAGE_SUFFIXES
-from sphereface_jax.data.text import read_lines
+from sphereface_jax.data.text import existing_folder, is_whole, read_lines
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,9 +83,7 @@ def find_images(
     Raises:
       FileNotFoundError: no such folder.
     """
-    directory = Path(directory)
-    if not directory.is_dir():
-        raise FileNotFoundError(f"{directory}: expected a folder of images, found none")
+    directory = existing_folder(directory, "a folder of images")
     suffixes = [*IMAGE_SUFFIXES, *(suffix.upper() for suffix in IMAGE_SUFFIXES)]
     found: dict[str, Path] = {}
     for name in names:
@@ -97,7 +95,7 @@ def find_images(
 
 def _parse_header(line: str, path: str | os.PathLike[str]) -> tuple[int, int]:
     fields = line.split()
-    numbers = [int(field) for field in fields if field.isascii() and field.isdigit()]
+    numbers = [int(field) for field in fields if is_whole(field)]
     if len(numbers) != len(fields) or len(numbers) not in (1, 2) or not all(numbers):
         raise ValueError(
             f"{path}:1: expected a header 'folds<TAB>pairs' (LFW: 10 300) or 'pairs', "
@@ -123,7 +121,7 @@ def _parse_pair(line: str, where: str) -> tuple[str, str, bool]:
 def _image_name(name: str, number: str, where: str) -> str:
     if not name or name in (".", "..") or set(name) & set("/\\\0"):
         raise ValueError(f"{where}: expected a person's name, found {name!r}")
-    if not (number.isascii() and number.isdigit() and len(number) <= 9):
+    if not is_whole(number):
         raise ValueError(
             f"{where}: expected the number of an image, found {number!r}; where a name has spaces, "
             "part the fields by tabs"

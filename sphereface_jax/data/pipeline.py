@@ -225,7 +225,7 @@ class _TrainingChunks:
         local = self._local_slice[chunk * _CHUNK : (chunk + 1) * _CHUNK]
         first = self.start_example + batch * self.batch_size + local.start
         draws = example_draws(self._seed, first, len(local)).tolist()
-        images = np.empty((len(local), *self._transform.size, 3), np.uint8)
+        images = np.empty((len(local), *self._transform.image_size, 3), np.uint8)
         labels = np.empty(len(local), np.int32)
         for row in range(len(local)):
             record, example = self._read(first + row)
@@ -271,7 +271,7 @@ class _OrderedChunks:
 
     def __getitem__(self, index: int) -> Batch:
         records = range(len(self._source))[index * self._batch_size :][: self._batch_size]
-        images = np.zeros((self._batch_size, *self._transform.size, 3), np.uint8)
+        images = np.zeros((self._batch_size, *self._transform.image_size, 3), np.uint8)
         valid = np.arange(self._batch_size) < len(records)
         for row, record in enumerate(records):
             try:

@@ -18,6 +18,7 @@ from sphereface_jax.data.files import AtomicFile
 from sphereface_jax.data.images import UnreadableImage, decode_image
 from sphereface_jax.data.recordio import RecordFile, RecordWriter, pack_image, unpack_image
 from sphereface_jax.data.sources import FaceSource, encoded_image
+from sphereface_jax.data.text import is_whole
 
 _EXACT = 1 << 24  # whole numbers up to here are exact in float32
 
@@ -135,7 +136,7 @@ class RecordSource:
             return
         text = path.read_text(encoding="utf-8", errors="replace").strip()
         count = text.split(",")[0]
-        if not (count.isascii() and count.isdigit() and len(count) < 10):
+        if not is_whole(count):
             raise ValueError(f"{path}: expected 'classes,height,width', found {text[:60]!r}")
         largest = int(self._stored_labels.argmax())
         if self._stored_labels[largest] >= int(count):

@@ -22,6 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sphereface_jax.data.files import AtomicFile
+from sphereface_jax.data.text import existing_file
 
 _MAGIC = 0xCED7230A
 _MAGIC_BYTES = struct.pack("<I", _MAGIC)
@@ -55,9 +56,7 @@ class RecordFile:
 
     def __init__(self, path: str | os.PathLike[str]):
         self._descriptor = -1
-        self.path = Path(path)
-        if not self.path.is_file():
-            raise FileNotFoundError(f"{self.path}: expected a RecordIO file, found none")
+        self.path = existing_file(path, "a RecordIO file")
         self._descriptor = os.open(self.path, os.O_RDONLY)
         self._size = os.fstat(self._descriptor).st_size
         if (start := self._read(0, 4)) != _MAGIC_BYTES:

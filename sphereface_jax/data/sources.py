@@ -127,7 +127,7 @@ def exclude_identities(source: FaceSource, names: Sequence[str]) -> Subset:
             f"exclude: expected names out of the source's {len(source.identities)} identities, "
             f"such as {source.identities[0]!r}, got {unknown[:3]}"
         )
-    return Subset(source, [name for name in source.identities if name not in set(names)])
+    return Subset(source, sorted(set(source.identities).difference(names)))
 
 
 def split_identities(source: FaceSource, fraction: float, seed: int) -> tuple[Subset, Subset]:

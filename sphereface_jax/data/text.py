@@ -1,4 +1,4 @@
-"""Text in and out: the lists that benchmarks publish, and the few lines that a terminal gets."""
+"""What every reader of published lists shares, and the few lines that a terminal gets."""
 
 import os
 from collections.abc import Iterable
@@ -17,6 +17,18 @@ def existing_file(path: str | os.PathLike[str], what: str) -> Path:
     return Path(path)
 
 
+def existing_folder(path: str | os.PathLike[str], what: str) -> Path:
+    """The path of a folder that is there.
+
+    Raises:
+      FileNotFoundError: it is not; `what` says what was expected.
+    """
+    if not os.path.isdir(path):
+        found = "a file" if os.path.exists(path) else "nothing there"
+        raise FileNotFoundError(f"{os.fspath(path)}: expected {what}, found {found}")
+    return Path(path)
+
+
 def read_lines(path: str | os.PathLike[str], what: str) -> list[str]:
     """The lines of a text file in UTF-8, with or without a byte order mark.
 
@@ -25,12 +37,17 @@ def read_lines(path: str | os.PathLike[str], what: str) -> list[str]:
       ValueError: no text in UTF-8.
     """
     try:
-        return existing_file(path, what).read_text(encoding="utf-8-sig").splitlines()
+        return existing_file(path, what).read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{os.fspath(path)}: expected text in UTF-8, found byte "
             f"{error.object[error.start]:#04x} at offset {error.start}"
         ) from None
+
+
+def is_whole(field: str, digits: int = 9) -> bool:
+    """Whether a field is a whole number from 0, of at most so many plain digits."""
+    return field.isascii() and field.isdigit() and len(field) <= digits
 
 
 def first_ten(lines: Iterable[str]) -> list[str]:

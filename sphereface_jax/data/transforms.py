@@ -56,11 +56,11 @@ class FaceTransform:
     """Crops, augments and colour-orders one face; the defaults are the SphereFace authors'.
 
     Args:
-      size: (height, width) that the model takes. Accepted are faces of that size, and square ones
-        of that height, of which the middle columns are kept (112×112 -> columns 8:104 for 112×96).
+      image_size: (height, width) that the model takes. Accepted are faces of that size, and square
+        ones of that height, whose middle columns are kept (112×112 -> columns 8:104 for 112×96).
       color_order: the channel order of the result; the authors train on BGR.
-      resize: scale any other size to cover `size` and keep the middle, instead of refusing it. Not
-        a substitute for alignment.
+      resize: scale any other size to cover `image_size` and keep the middle, instead of refusing
+        it. Not a substitute for alignment.
       mirror: probability of a left-right flip.
       shift: largest move of the window, in pixels either way, both axes; the edge is repeated.
       crop: probability of `augment.crop_resize`; this and the next are applied in this order.
@@ -73,7 +73,7 @@ class FaceTransform:
       ValueError: an option out of range.
     """
 
-    size: tuple[int, int] = (112, 96)
+    image_size: tuple[int, int] = (112, 96)
     color_order: Literal["rgb", "bgr"] = "bgr"
     resize: bool = False
     mirror: float = 0.5
@@ -92,8 +92,9 @@ class FaceTransform:
                 raise ValueError(
                     f"{name}: expected a probability in [0, 1], got {getattr(self, name)}"
                 )
-        if self.shift < 0 or 2 * self.shift >= min(self.size):
-            raise ValueError(f"shift: expected 0 to {min(self.size) // 2} pixels, got {self.shift}")
+        most = (min(self.image_size) - 1) // 2
+        if not 0 <= self.shift <= most:
+            raise ValueError(f"shift: expected 0 to {most} pixels, got {self.shift}")
 
     def __call__(
         self,
@@ -106,15 +107,15 @@ class FaceTransform:
         Args:
           image: uint8 [H, W, 3], RGB.
           draws: the example's row of `example_draws`; None switches augmentation off.
-          out: uint8 [*size, 3], contiguous, to write into: a row of a batch.
+          out: uint8 [*image_size, 3], contiguous, to write into: a row of a batch.
 
         Returns:
-          uint8 [*size, 3], in `color_order`: `out` if it is given, else possibly a view of `image`.
+          uint8 [*image_size, 3], in `color_order`: `out` if given, else possibly a view of `image`.
 
         Raises:
           WrongImageSize: another size, and `resize` is off.
         """
-        height, width = self.size
+        height, width = self.image_size
         if image.shape[0] != height or image.shape[1] not in (width, height):
             image = self._resized(image)
         top, left = 0, (image.shape[1] - width) // 2
@@ -154,8 +155,8 @@ class FaceTransform:
         return image
 
     def _resized(self, image: np.ndarray) -> np.ndarray:
-        """Scaled to cover `size`, aspect ratio kept, and the middle cut out."""
-        height, width = self.size
+        """Scaled to cover `image_size`, aspect ratio kept, and the middle cut out."""
+        height, width = self.image_size
         if not self.resize:
             uncropped = "" if height == width else f" or {height}x{height}"
             raise WrongImageSize(

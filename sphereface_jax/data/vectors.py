@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from sphereface_jax.data.files import AtomicFile
+from sphereface_jax.data.text import existing_file
 
 _SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]{1,3}$")
 
@@ -132,9 +133,7 @@ def load_vectors(path: Path) -> FaceVectors:
       FileNotFoundError: there is no such file.
       ValueError: it is no .npz file, lacks an array, or the arrays do not fit together.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: expected an .npz file of embeddings, found none")
-    opened = path.open("rb")
+    opened = existing_file(path, "an .npz file of embeddings").open("rb")
     try:
         with opened, np.load(opened, allow_pickle=False) as file:
             arrays = {

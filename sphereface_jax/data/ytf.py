@@ -10,7 +10,6 @@ Similarity", CVPR 2011.
 """
 
 import csv
-import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,24 +18,9 @@ import numpy as np
 
 from sphereface_jax.data.images import is_image_path
 from sphereface_jax.data.pairs import NamedPairs
-from sphereface_jax.data.text import read_lines
+from sphereface_jax.data.text import existing_folder, is_whole, read_lines
 
 _COLUMNS = ("first name", "second name", "is same")
-
-
-@dataclasses.dataclass(frozen=True)
-class VideoFrames:
-    """Frames of some videos, N of them.
-
-    Attributes:
-      paths: of the frames, video by video, sorted within each.
-      video_of_frame: int64 [N], the place of each frame's video in the list asked for.
-      missing: the videos that have no frames.
-    """
-
-    paths: tuple[Path, ...]
-    video_of_frame: np.ndarray
-    missing: tuple[str, ...]
 
 
 def read_ytf_splits(path: str | os.PathLike[str]) -> NamedPairs:
@@ -66,34 +50,34 @@ def read_ytf_splits(path: str | os.PathLike[str]) -> NamedPairs:
     return NamedPairs(left, right, np.array(is_same, bool), np.array(folds, np.int32))
 
 
-def find_frames(videos: Sequence[str], directory: str | os.PathLike[str]) -> VideoFrames:
+def find_frames(
+    videos: Sequence[str], directory: str | os.PathLike[str]
+) -> tuple[list[Path], list[str]]:
     """Finds the frames of videos below a folder, every image in `DIRECTORY/Name/0/`.
+
+    Returns:
+      The paths of the frames, video by video, sorted within each, and the videos without any.
 
     Raises:
       FileNotFoundError: no such folder.
     """
-    root = Path(directory)
-    if not root.is_dir():
-        raise FileNotFoundError(f"{root}: expected a folder of videos' frames, found none")
+    root = existing_folder(directory, "a folder of videos' frames")
     paths: list[Path] = []
-    counts = []
+    missing = []
     for video in videos:
         folder = root / video
         found = sorted(filter(is_image_path, folder.iterdir())) if folder.is_dir() else []
         paths += found
-        counts.append(len(found))
-    return VideoFrames(
-        tuple(paths),
-        np.repeat(np.arange(len(videos)), counts),
-        tuple(video for video, count in zip(videos, counts, strict=True) if not count),
-    )
+        if not found:
+            missing.append(video)
+    return paths, missing
 
 
 def _parse(line: list[str], columns: list[int], where: str) -> tuple[int, str, str, bool]:
     if len(line) <= max(columns):
         raise ValueError(f"{where}: expected {max(columns) + 1} fields or more, found {len(line)}")
     split, left, right, same = (line[column] for column in columns)
-    if not (split.isascii() and split.isdigit() and len(split) < 10):
+    if not is_whole(split):
         raise ValueError(f"{where}: expected the number of a split first, found {split[:60]!r}")
     for video in (left, right):
         parts = video.split("/")

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sphereface_jax.evaluation.folds import best_threshold
-from sphereface_jax.evaluation.roc import check_scores
+from sphereface_jax.evaluation.roc import allowed_accepts, check_scores
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +83,7 @@ def far_point(cosines: ArrayLike, is_same: ArrayLike, *, max_far: float) -> Oper
     if not 0 <= max_far < 1:
         raise ValueError(f"max_far: expected a rate in [0, 1), got {max_far}")
     different = np.sort(cosines[~is_same])[::-1]
-    allowed = int(max_far * len(different) * (1 + 1e-12))
+    allowed = allowed_accepts(max_far, len(different))
     return _measure(float(different[allowed]), cosines, is_same)
 
 

@@ -23,7 +23,7 @@ from sphereface_jax.evaluation.impostors import (
     merge_impostors,
 )
 from sphereface_jax.evaluation.pairs import check_embeddings, paired_dot, unit_rows
-from sphereface_jax.evaluation.roc import far_name
+from sphereface_jax.evaluation.roc import allowed_accepts, far_name
 
 RANKS = (1, 5, 10, 20)
 TAR_AT_FARS = (1e-3, 1e-4, 1e-5, 1e-6)
@@ -312,7 +312,7 @@ def ranks_of_mates(impostors: NDArray[np.float32], mates: NDArray[np.float64]) -
 
 def _tail_size(num_scores: int, fars: tuple[float, ...]) -> int:
     """How many of the highest impostor scores decide the TAR at these rates."""
-    return int(max(fars, default=0.0) * num_scores * (1 + 1e-12)) + 1
+    return allowed_accepts(max(fars, default=0.0), num_scores) + 1
 
 
 def _rates(
@@ -328,8 +328,8 @@ def _rates(
     """
     rates = {}
     for far in fars if num_impostors else ():
-        refused = int(far * num_impostors * (1 + 1e-12))
-        threshold = impostors[refused] + TIE if refused < num_impostors else -np.inf
+        accepts = allowed_accepts(far, num_impostors)
+        threshold = impostors[accepts] + TIE if accepts < num_impostors else -np.inf
         rates[far_name(far)] = float(np.mean(genuine > threshold))
     return rates
 

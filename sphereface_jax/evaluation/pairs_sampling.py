@@ -10,7 +10,7 @@ import numpy as np
 
 
 def verification_pairs(
-    labels: np.ndarray, *, pairs_per_fold: int = 300, folds: int = 10, seed: int = 0
+    labels: np.ndarray, *, pairs_per_fold: int = 300, num_folds: int = 10, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Draws balanced verification pairs whose folds share no identity.
 
@@ -20,14 +20,14 @@ def verification_pairs(
     Args:
       labels: [N] integers, the identity of each image; any values.
       pairs_per_fold: pairs of a fold, half of them of the same identity; even.
-      folds: number of folds, at least 2.
+      num_folds: at least 2.
       seed: the draw; equal arguments give equal pairs.
 
     Returns:
       left: [P] int64, indices into `labels`.
       right: [P] int64, indices into `labels`.
       is_same: [P] bool; within a fold the same pairs come first, as in LFW's files.
-      fold: [P] int32, ascending.
+      folds: [P] int32, ascending.
 
     Raises:
       ValueError: an argument out of range, or identities too few to give every fold one pair of
@@ -35,8 +35,8 @@ def verification_pairs(
 
     Example:
       >>> labels = np.repeat(np.arange(40), 5)
-      >>> left, right, is_same, fold = verification_pairs(labels, pairs_per_fold=20)
-      >>> bool((is_same == (labels[left] == labels[right])).all()), len(fold), is_same.mean()
+      >>> left, right, is_same, folds = verification_pairs(labels, pairs_per_fold=20)
+      >>> bool((is_same == (labels[left] == labels[right])).all()), len(folds), is_same.mean()
       (True, 200, np.float64(0.5))
 
     References:
@@ -49,20 +49,20 @@ def verification_pairs(
         )
     if pairs_per_fold < 2 or pairs_per_fold % 2:
         raise ValueError(f"pairs_per_fold: expected an even number ≥ 2, got {pairs_per_fold}")
-    if folds < 2:
-        raise ValueError(f"folds: expected at least 2, got {folds}")
+    if num_folds < 2:
+        raise ValueError(f"num_folds: expected at least 2, got {num_folds}")
 
     rng = np.random.default_rng(seed)
     people = _images_by_identity(labels)
-    dealt = _deal(people, folds, rng)
+    dealt = _deal(people, num_folds, rng)
     half = min(pairs_per_fold // 2, *(_capacity(fold_people) for fold_people in dealt))
     if half < 1:
         several = sum(len(images) > 1 for images in people)
         possible = min(several, len(people) // 2)
-        advice = f"lower folds to {possible}" if possible > 1 else "add identities or images"
+        advice = f"lower num_folds to {possible}" if possible > 1 else "add identities or images"
         raise ValueError(
-            f"labels: {folds} folds need {folds} identities with two images or more and "
-            f"{2 * folds} identities in all, got {several} and {len(people)}; {advice}"
+            f"labels: {num_folds} folds need {num_folds} identities with two images or more and "
+            f"{2 * num_folds} identities in all, got {several} and {len(people)}; {advice}"
         )
     pairs = np.concatenate(
         [
@@ -71,9 +71,9 @@ def verification_pairs(
             for draw in (_same_pairs, _different_pairs)
         ]
     )
-    is_same = np.tile(np.repeat([True, False], half), folds)
-    fold = np.repeat(np.arange(folds, dtype=np.int32), 2 * half)
-    return pairs[:, 0], pairs[:, 1], is_same, fold
+    is_same = np.tile(np.repeat([True, False], half), num_folds)
+    folds = np.repeat(np.arange(num_folds, dtype=np.int32), 2 * half)
+    return pairs[:, 0], pairs[:, 1], is_same, folds
 
 
 def _images_by_identity(labels: np.ndarray) -> list[np.ndarray]:
@@ -82,12 +82,14 @@ def _images_by_identity(labels: np.ndarray) -> list[np.ndarray]:
     return np.split(order, starts)
 
 
-def _deal(people: list[np.ndarray], folds: int, rng: np.random.Generator) -> list[list[np.ndarray]]:
+def _deal(
+    people: list[np.ndarray], num_folds: int, rng: np.random.Generator
+) -> list[list[np.ndarray]]:
     """Shuffles people and deals them out, those with most images first, so that folds are even."""
     shuffled = rng.permutation(len(people))
     counts = np.array([len(people[i]) for i in shuffled])
     order = shuffled[np.argsort(-counts, kind="stable")]
-    return [[people[i] for i in order[fold::folds]] for fold in range(folds)]
+    return [[people[i] for i in order[fold::num_folds]] for fold in range(num_folds)]
 
 
 def _capacity(people: list[np.ndarray]) -> int:

@@ -13,6 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from sphereface_jax.evaluation.pairs import check_is_same
 
+# Keeps a FAR that is a ratio of counts, such as 3 / 3000, from missing itself.
+_GUARD = 1 + 1e-12
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RocCurve:
@@ -125,13 +128,15 @@ def tar_at_far(curve: RocCurve, fars: Iterable[float]) -> dict[str, float]:
       >>> tar_at_far(roc_curve([0.9, 0.8, 0.7, 0.1], [True, False, True, False]), [0.1, 0.5])
       {'1e-1': 0.5, '5e-1': 1.0}
     """
-    # The guard keeps a FAR that is a ratio of counts, such as 3 / 3000, from missing itself.
     return {
-        far_name(far): float(
-            curve.tar[np.searchsorted(curve.far, far * (1 + 1e-12), side="right") - 1]
-        )
+        far_name(far): float(curve.tar[np.searchsorted(curve.far, far * _GUARD, side="right") - 1])
         for far in fars
     }
+
+
+def allowed_accepts(far: float, count: int) -> int:
+    """How many of `count` impostor scores may be accepted at a FAR, in [0, 1]."""
+    return int(far * count * _GUARD)
 
 
 def far_name(far: float) -> str:

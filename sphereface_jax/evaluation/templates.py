@@ -263,24 +263,28 @@ def ijb_1n_insightface(
       templates: pooled templates.
       probes: (ids [P], subjects [P]) of the probe templates.
       galleries: (ids, subjects) of each gallery's templates.
-      fars: rates of false alarms.
+      fars: rates of false alarms, in (0, 1].
 
     Returns:
       A `TemplateIdentificationResult`.
 
     Raises:
-      ValueError: for an id without a template, lists of different lengths, or a probe that has
-        not exactly one mate.
+      ValueError: for an id without a template, lists of different lengths, a gallery of fewer
+        than two templates, a probe that has not exactly one mate, or rates out of range.
 
     References:
       `recognition/_evaluation_/ijb/ijb_1n.py` of https://github.com/deepinsight/insightface.
     """
     rates = tuple(fars)
+    if not all(0 < far <= 1 for far in rates):
+        raise ValueError(f"fars: expected rates in (0, 1], got {rates}")
     probe_features, probe_subjects = _select(templates, "probes", probes)
     parts = [
         _select(templates, f"galleries[{number}]", gallery)
         for number, gallery in enumerate(galleries)
     ]
+    if (count := sum(len(subjects) for _, subjects in parts)) < 2:
+        raise ValueError(f"galleries: expected two templates or more in all, got {count}")
     gallery_features, gallery_subjects = (np.concatenate(part) for part in zip(*parts, strict=True))
     probe, mate = find_mates(probe_subjects, gallery_subjects)
     if not np.array_equal(probe, np.arange(len(probe_subjects))):
@@ -290,7 +294,7 @@ def ijb_1n_insightface(
     impostors = highest_impostors(
         probe_features, gallery_features,
         probe_identities=probe_subjects, other_identities=gallery_subjects,
-        by_probe=max(RANKS), overall=math.ceil(max(rates) * len(probe_features)),
+        by_probe=max(RANKS), overall=math.ceil(max(rates, default=0) * len(probe_features)),
     )  # fmt: skip
     genuine = np.einsum(
         "pd,pd->p", probe_features, gallery_features[mate], dtype=np.float64, casting="same_kind"

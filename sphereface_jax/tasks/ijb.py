@@ -24,7 +24,15 @@ from sphereface_jax.evaluation.templates import (
     ijb_11,
     pool_templates,
 )
-from sphereface_jax.tasks.task import FaceImages, Matched, Result, missing_names, require_folder
+from sphereface_jax.tasks.task import (
+    FaceImages,
+    Matched,
+    Missing,
+    Result,
+    existing_files,
+    missing_names,
+    require_folder,
+)
 
 
 class IjbTask:
@@ -64,14 +72,12 @@ class IjbTask:
                 "loose crops are aligned by, found none"
             )
         landmarks = dict(zip(faces.names, faces.landmarks, strict=True))
-        names = list(landmarks)
-        found = np.array([(folder / name).is_file() for name in names])
-        there = [names[place] for place in np.flatnonzero(found)]
-        crops = ImagePaths([folder / name for name in there])
+        found, missing = existing_files({name: folder / name for name in landmarks})
+        crops = ImagePaths(list(found.values()))
         return FaceImages(
-            there,
+            list(found),
             AlignedImages(crops, FaceAligner(landmarks=landmarks)),
-            missing_names(names, found - 1),
+            Missing(missing, len(landmarks), folder=folder),
         )
 
     def match(self, vectors: FaceVectors) -> Matched:

@@ -10,7 +10,14 @@ from sphereface_jax.data.images import ImagePaths
 from sphereface_jax.data.megaface import MegafaceList, read_megaface_list, read_megaface_noises
 from sphereface_jax.data.vectors import FaceVectors
 from sphereface_jax.evaluation.identification import megaface
-from sphereface_jax.tasks.task import FaceImages, Matched, missing_names, require_folder
+from sphereface_jax.tasks.task import (
+    FaceImages,
+    Matched,
+    Missing,
+    existing_files,
+    missing_names,
+    require_folder,
+)
 
 
 class MegafaceTask:
@@ -58,18 +65,16 @@ class MegafaceTask:
 
     def find_images(self) -> FaceImages:
         """Finds the images of both lists."""
-        names = [*self._probes.paths, *self._distractors.paths]
+        lists = self._probes, self._distractors
         folders = [require_folder(folder, self.title) for folder in self._folders]
-        paths = [
-            folder / name
-            for folder, listed in zip(folders, (self._probes, self._distractors), strict=True)
+        paths = {
+            name: folder / name
+            for folder, listed in zip(folders, lists, strict=True)
             for name in listed.paths
-        ]
-        found = [path.is_file() for path in paths]
+        }
+        found, missing = existing_files(paths)
         return FaceImages(
-            [name for name, is_there in zip(names, found, strict=True) if is_there],
-            ImagePaths([path for path, is_there in zip(paths, found, strict=True) if is_there]),
-            missing_names(names, np.array(found) - 1),
+            list(found), ImagePaths(list(found.values())), Missing(missing, len(paths))
         )
 
     def match(self, vectors: FaceVectors) -> Matched:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from sphereface_jax.data.sources import ImageSequence
+from sphereface_jax.data.text import existing_folder
 from sphereface_jax.data.vectors import FaceVectors
 from sphereface_jax.evaluation.calibration import OperatingPoint
 from sphereface_jax.evaluation.pairs import Pairs
@@ -135,9 +136,13 @@ def require_folder(images: Path | None, title: str) -> Path:
     """
     if images is None:
         raise ValueError(f"images: expected the folder of the images of {title}, got none")
-    if not images.is_dir():
-        raise FileNotFoundError(f"{images}: expected a folder of images of {title}, found none")
-    return images
+    return existing_folder(images, f"a folder of images of {title}")
+
+
+def existing_files(paths: Mapping[str, Path]) -> tuple[dict[str, Path], list[str]]:
+    """Files by name: those that are there, and the names of the others."""
+    found = {name: path for name, path in paths.items() if path.is_file()}
+    return found, [name for name in paths if name not in found]
 
 
 def missing_names(names: Sequence[str], rows: np.ndarray, unit: str = "images") -> Missing:

@@ -46,11 +46,11 @@ class VideosTask:
     def find_images(self) -> FaceImages:
         """Finds every frame of the videos."""
         folder = require_folder(self._images, self.title)
-        frames = find_frames(self._videos, folder)
+        paths, missing = find_frames(self._videos, folder)
         return FaceImages(
-            [path.relative_to(folder).as_posix() for path in frames.paths],
-            ImagePaths(frames.paths),
-            Missing(frames.missing, len(self._videos), "videos", folder),
+            [path.relative_to(folder).as_posix() for path in paths],
+            ImagePaths(paths),
+            Missing(missing, len(self._videos), "videos", folder),
         )
 
     def match(self, vectors: FaceVectors) -> Matched:

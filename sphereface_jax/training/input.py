@@ -15,7 +15,7 @@ from sphereface_jax.training.config import DataConfig, TrainConfig
 def face_transform(config: DataConfig) -> FaceTransform:
     """Returns crop, colour order and augmentation."""
     return FaceTransform(
-        size=config.image_size,
+        image_size=config.image_size,
         color_order=config.color_order,
         resize=config.resize,
         mirror=config.mirror,

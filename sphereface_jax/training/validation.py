@@ -41,7 +41,7 @@ class Validator:
         left, right, is_same, folds = verification_pairs(
             source.labels,
             pairs_per_fold=max(2, config.val.pairs // num_folds // 2 * 2),
-            folds=num_folds,
+            num_folds=num_folds,
             seed=config.seed,
         )
         used, positions = np.unique(np.concatenate([left, right]), return_inverse=True)

@@ -10,6 +10,7 @@ import tensorflow_datasets as tfds
 
 from sphereface_jax.data.encoding import encoded_face
 from sphereface_jax.data.sources import FaceSource, open_source
+from sphereface_jax.data.text import existing_folder
 
 
 class FaceDatasetBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
@@ -90,8 +91,7 @@ def open_manual(directory: Path) -> FaceSource:
       FileNotFoundError: no such folder.
       ValueError: there is no face data set in it.
     """
-    if not directory.is_dir():
-        raise FileNotFoundError(f"{directory}: expected the folder of manual data, found none")
+    existing_folder(directory, "the folder of manual data")
     try:
         return open_source(str(directory))
     except ValueError:
