@@ -205,15 +205,21 @@ def test_nan_stops_the_run_and_keeps_the_last_checkpoint(tmp_path: Path) -> None
     assert all(math.isfinite(loss) for loss in losses(config.out))
 
 
-def test_chance_loss_at_the_floor_of_lambda_warns_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("people", "sample_rate", "chance"), [(6, 1.0, "ln 6 = 1.792"), (200, 0.1, "ln 26 = 3.258")]
+)
+def test_chance_loss_at_the_floor_of_lambda_warns_once(
+    tmp_path: Path, people: int, sample_rate: float, chance: str
+) -> None:
     config = tiny_config(
         tmp_path / "run",
-        loss=LossConfig(lambda_base=1.0),
+        loss=LossConfig(lambda_base=1.0, sample_rate=sample_rate),
         optimizer=OptimizerConfig(learning_rate=1e-9),
+        data=dataclasses.replace(tiny_config(Path()).data, synthetic_identities=people),
     )
     console = quiet()
     train(config, console=console)
-    assert said(console).count("is still that of guessing (ln 6 = 1.792)") == 1
+    assert said(console).count(f"is still that of guessing ({chance})") == 1
     assert "--loss.lambda-gamma" in said(console)
 
 
@@ -341,6 +347,9 @@ def test_caffe_gradient_keeps_prototypes_on_the_sphere(tmp_path: Path) -> None:
         (LossConfig(options={"beyond": "keep"}), "loss.beyond: sphereface takes no beyond"),
         (LossConfig(margin=1.5), "margin: expected an integer"),
         (LossConfig(name="arcface", gradient="caffe"), "gradient: expected"),
+        (LossConfig(name="arcface", margin=28), "loss.margin: expected .* radians.* 28 degrees"),
+        (LossConfig(name="combined_margin", options={"m2": "4"}), "loss.m2: expected an angle"),
+        (LossConfig(name="sphereface2", margin=30, options={"variant": "A"}), "are 0.5236"),
     ],
 )
 def test_a_loss_that_cannot_be_is_named(tmp_path: Path, loss: LossConfig, message: str) -> None:
