@@ -21,8 +21,13 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def run_on_processes(count: int, check: str, *arguments: object) -> list[str]:
-    """Runs a function of `process_checks` in each process, and returns what each printed."""
+def run_on_processes(
+    count: int, check: str, *arguments: object, codes: tuple[int, ...] = (0,)
+) -> list[str]:
+    """Runs a function of `process_checks` in each process, and returns what each printed.
+
+    Every process must exit with one of the codes.
+    """
     paths = [str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(path for path in paths if path),
@@ -51,5 +56,5 @@ def run_on_processes(count: int, check: str, *arguments: object) -> list[str]:
         for process in processes:
             process.kill()
     for process, (_, errors) in zip(processes, results, strict=True):
-        assert process.returncode == 0, errors[-8000:]
+        assert process.returncode in codes, errors[-8000:]
     return [output for output, _ in results]

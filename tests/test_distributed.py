@@ -90,6 +90,19 @@ def test_two_processes_train_as_one_and_one_goes_on(
     assert_same_course(config.out, undisturbed.out)
 
 
+def test_one_process_that_fails_alone_says_why_and_ends_all(
+    undisturbed: TrainConfig, tmp_path: Path
+) -> None:
+    damaged = tmp_path / "faces"
+    shutil.copytree(undisturbed.data.train, damaged)
+    for path in damaged.rglob("*.png"):
+        path.write_bytes(b"x")
+    folders, codes = [undisturbed.data.train, str(damaged)], (1, 2)  # 1: lost it in a step
+    printed = run_on_processes(2, "train_by_command", folders, str(tmp_path / "run"), codes=codes)
+    assert [output.count("sphereface: ") for output in printed] == [1, 1]
+    assert "png: not a whole image" in printed[1]
+
+
 def assert_only_own_files_were_opened(config: TrainConfig, opened: list[set[str]]) -> None:
     source, held_out = open_training_data(config)
     assert held_out is not None
