@@ -73,12 +73,12 @@ def train(
                 run.checkpoints, keep=config.keep_checkpoints, warn=lambda line: warn(console, line)
             )
         )
-        state = _initial_state(trainer, checkpoints, console)
+        state = _initial_state(trainer, source, checkpoints, console)
         start = int(state.step)
         run.cut_back(start)
         _introduce(trainer, source, start, console)
         reporter = stack.enter_context(Reporter(run, console, start=start, steps=config.steps))
-        saver = Saver(checkpoints, config, trainer.objective.num_classes, reporter.warn)
+        saver = Saver(checkpoints, config, source.identities, reporter.warn)
         validator = Validator(held_out, config, trainer.graph) if held_out is not None else None
         record = _run_steps(trainer, state, source, saver, reporter, validator)
         if is_main():
@@ -87,12 +87,13 @@ def train(
     return record
 
 
-def _initial_state(trainer: Trainer, checkpoints: Checkpoints, console: Console) -> TrainState:
+def _initial_state(
+    trainer: Trainer, source: FaceSource, checkpoints: Checkpoints, console: Console
+) -> TrainState:
     """The newest checkpoint's state, or a fresh one, or a fresh one with another run's weights."""
     config = trainer.config
     if checkpoints.latest_step() is not None:
-        num_classes = trainer.objective.num_classes
-        check_checkpoint(checkpoints.progress(), config.out, config, num_classes)
+        check_checkpoint(checkpoints.progress(), config.out, config, source.identities)
         return checkpoints.restore(trainer.like)
     state = trainer.init()
     if config.init_from is not None:
