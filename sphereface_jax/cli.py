@@ -56,17 +56,18 @@ def train(
     from sphereface_jax.commands.report import report as write_report
     from sphereface_jax.training.distributed import is_main, join_processes
     from sphereface_jax.training.loop import train as run_training
+    from sphereface_jax.training.terminal import say
 
     join_processes(processes)
     console = Console(soft_wrap=True, quiet=not is_main())
     record = run_training(config, console=console)
-    console.print(
+    say(
+        console,
         f"{config.out}: step {record['step']}, loss {record['loss']!r}, "
         f"accuracy {record['accuracy']:.2%}, target angle {record['target_angle']:.1f}°",
-        highlight=False,
     )
     if jax.process_count() > 1:
-        console.print(f"sphereface report {config.out}  # draws the report, in one process")
+        say(console, f"sphereface report {config.out}  # draws the report, in one process")
         return
     keep_training(config, console)
     write_report([config.out], console=console)
@@ -120,7 +121,7 @@ def embed(
     from sphereface_jax.data.images import find_image_paths
     from sphereface_jax.data.vectors import FaceVectors, save_vectors
     from sphereface_jax.embedder import FaceEmbedder
-    from sphereface_jax.training.reporting import counting
+    from sphereface_jax.training.terminal import counting, say
 
     if out.exists():
         raise ValueError(
@@ -135,7 +136,7 @@ def embed(
     names = [path.relative_to(directory).as_posix() for path in paths]
     save_vectors(out, FaceVectors(names, vectors.embeddings, vectors.mirrored))
     count, dim = vectors.embeddings.shape
-    console.print(f"{out}: {count:,} embeddings of {dim} numbers", highlight=False)
+    say(console, f"{out}: {count:,} embeddings of {dim} numbers")
 
 
 @app.command
@@ -177,14 +178,14 @@ def align(
     """
     from sphereface_jax.data.aligner import align_folder, face_aligner
     from sphereface_jax.data.images import find_image_paths
-    from sphereface_jax.training.reporting import counting
+    from sphereface_jax.training.terminal import counting, say
 
     console = Console(soft_wrap=True)
     aligner = face_aligner(image_size, landmarks)
     with counting(console, "aligning", "images", len(find_image_paths(source))) as advance:
         summary = align_folder(source, out, aligner, advance=advance)
     for line in summary.lines():
-        console.print(line, highlight=False)
+        say(console, line)
 
 
 @app.command

@@ -34,6 +34,7 @@ from sphereface_jax.training.run_folder import RunFolder, read_config, read_reco
 from sphereface_jax.training.saved_run import check_checkpoint, describe_run, load_run, start_from
 from sphereface_jax.training.signals import Interrupted
 from sphereface_jax.training.step import compile_train_step, make_train_step
+from sphereface_jax.training.terminal import warn
 from sphereface_jax.training.trainer import make_trainer
 
 
@@ -235,6 +236,12 @@ def test_chance_loss_at_the_floor_of_lambda_warns_once(
     train(config, console=console)
     assert said(console).count(f"is still that of guessing ({chance})") == 1
     assert "--loss.lambda-gamma" in said(console)
+
+
+def test_brackets_in_what_is_said_are_no_markup() -> None:
+    console = quiet()
+    warn(console, "runs/[red]: [/x] refused")
+    assert said(console) == "warning: runs/[red]: [/x] refused\n"
 
 
 def test_sigterm_saves_and_the_run_goes_on_to_the_same_bits(

@@ -14,6 +14,7 @@ from sphereface_jax.data.aligner import face_aligner
 from sphereface_jax.embedder import FaceEmbedder
 from sphereface_jax.evaluation.calibration import OperatingPoint
 from sphereface_jax.training.run_folder import read_json, write_json
+from sphereface_jax.training.terminal import say
 
 _FILE = "calibration.json"
 _FIELDS = ("threshold", "false_accept_rate", "false_reject_rate", "pairs", "step")
@@ -89,7 +90,7 @@ def calibrate(
         store_calibration(run, point, pairs=pairs, step=step, max_far=max_far)
         stored = point.to_json() | {"pairs": pairs}
         said = f"{describe_calibration(stored)} is what `sphereface compare` uses"
-    console.print(f"{run / _FILE}: {said}", highlight=False, markup=False)
+    say(console, f"{run / _FILE}: {said}")
 
 
 def compare_faces(run: Path, first: Path, second: Path, *, align: bool, console: Console) -> None:
@@ -122,4 +123,4 @@ def compare_faces(run: Path, first: Path, second: Path, *, align: bool, console:
                 f"; it is of step {point['step']} and the run is at {embedder.run.step}: "
                 "`sphereface evaluate --recalibrate` measures it again"
             )
-    console.print(line, highlight=False, markup=False)
+    say(console, line)

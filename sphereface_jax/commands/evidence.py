@@ -33,6 +33,7 @@ from sphereface_jax.reports.evidence import (
     to_arrays,
 )
 from sphereface_jax.training.config import TrainConfig
+from sphereface_jax.training.terminal import counting
 
 if TYPE_CHECKING:
     from sphereface_jax.training.saved_run import SavedRun
@@ -176,7 +177,6 @@ def keep_training(config: TrainConfig, console: Console) -> None:
     """
     from sphereface_jax.embedder import FaceEmbedder, GivenImages
     from sphereface_jax.training.input import open_training_data
-    from sphereface_jax.training.reporting import counting
 
     embedder = FaceEmbedder.from_run(config.out.expanduser())
     run = embedder.run

@@ -16,6 +16,7 @@ from sphereface_jax.interop.stablehlo import stablehlo_bytes
 from sphereface_jax.interop.torch_file import torch_file_bytes
 from sphereface_jax.interop.weights import state_dict
 from sphereface_jax.training.saved_run import SavedRun, load_run
+from sphereface_jax.training.terminal import say
 
 Maker = Callable[[SavedRun], bytes]
 
@@ -33,10 +34,9 @@ def export_run(options: ExportOptions, *, console: Console) -> None:
     for path, content in contents.items():
         with AtomicFile(path) as file:
             file.write(content)
-        console.print(
+        say(
+            console,
             f"{path}: {run.config.model.name} of step {run.step}, {len(content) / 1e6:.1f} MB",
-            highlight=False,
-            markup=False,
         )
 
 

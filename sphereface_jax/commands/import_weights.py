@@ -28,6 +28,7 @@ from sphereface_jax.training.model_card import write_model_card
 from sphereface_jax.training.objective import Objective
 from sphereface_jax.training.run_folder import write_json
 from sphereface_jax.training.state import make_model, padded_classes
+from sphereface_jax.training.terminal import say
 from sphereface_jax.training.trainer import make_init
 
 
@@ -64,12 +65,11 @@ def import_weights(options: ImportOptions, *, console: Console) -> None:
     _write_run(config, model, class_weights, _describe(options, tensors, class_weights))
     classes = "no class weights" if class_weights is None else f"{len(class_weights):,} classes"
     height, width = config.data.image_size
-    console.print(
+    say(
+        console,
         f"{options.out}: {options.arch}, {count / 1e6:.1f} M weights and {classes}, for faces of "
         f"{height}×{width} {config.data.color_order.upper()}, "
         f"(x − 127.5) / {config.data.pixel_divisor:g}",
-        highlight=False,
-        markup=False,
     )
 
 

@@ -23,6 +23,7 @@ from sphereface_jax.training.run_folder import (
     read_records,
     write_atomically,
 )
+from sphereface_jax.training.terminal import say
 
 
 def report(
@@ -53,7 +54,7 @@ def report(
     page = out or folders[0] / "report.html"
     write_atomically(page, render_report(records, faces=faces, version=__version__))
     size = page.stat().st_size / 1e6
-    console.print(f"{page}: the report, {size:.1f} MB, for any browser", highlight=False)
+    say(console, f"{page}: the report, {size:.1f} MB, for any browser")
     return page
 
 
