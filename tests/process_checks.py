@@ -1,7 +1,6 @@
 """What `test_distributed` asks of several processes; see `on_processes`."""
 
 import dataclasses
-import io
 import json
 import os
 import signal
@@ -9,8 +8,7 @@ import sys
 from pathlib import Path
 
 import jax
-from rich.console import Console
-from tiny_run import as_flags, folder_config
+from tiny_run import as_flags, folder_config, quiet
 
 from sphereface_jax.cli import main
 from sphereface_jax.data.folder import ImageFolder
@@ -46,7 +44,7 @@ def train_until_one_is_told_to_stop(faces: str, out: str, step: int) -> None:
     )
     code = None
     try:
-        train(config, console=Console(file=io.StringIO()))
+        train(config, console=quiet())
     except Interrupted as stop:
         code = stop.code
     print(json.dumps({"code": code, "opened": sorted(opened)}))

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from command import refused
-from disturbance import assert_same_end, quiet, restore, warnings
+from disturbance import assert_same_end, restore, warnings
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
-from tiny_run import as_flags
+from tiny_run import as_flags, quiet
 
 from sphereface_jax.training import checkpoint
 from sphereface_jax.training.checkpoint import Checkpoints

@@ -1,7 +1,6 @@
 """Devices and processes change where a run happens, not what it learns."""
 
 import dataclasses
-import io
 import json
 import shutil
 from pathlib import Path
@@ -14,8 +13,7 @@ from command import refused
 from faces_on_disk import write_image
 from on_devices import run_on_devices
 from on_processes import run_on_processes
-from rich.console import Console
-from tiny_run import folder_config, tiny_config
+from tiny_run import folder_config, quiet, tiny_config
 
 from sphereface_jax.data.pipeline import ShuffledOrder
 from sphereface_jax.data.synthetic import SyntheticFaces
@@ -29,10 +27,6 @@ from sphereface_jax.training.trainer import make_trainer
 
 # More than an epoch is not read ahead, however many threads read: so a file belongs to one batch.
 PEOPLE, VIEWS = 16, 80
-
-
-def quiet() -> Console:
-    return Console(file=io.StringIO())
 
 
 @pytest.fixture(scope="module")

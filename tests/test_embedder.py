@@ -1,15 +1,13 @@
 """FaceEmbedder: every kind of image gives the same unit vectors, in few compilations."""
 
 import functools
-import io
 from pathlib import Path
 
 import chex
 import numpy as np
 import pytest
 from faces_on_disk import make_face, write_image
-from rich.console import Console
-from tiny_run import tiny_config
+from tiny_run import quiet, tiny_config
 
 from sphereface_jax import embedder as module
 from sphereface_jax import embedding
@@ -26,7 +24,7 @@ SIZE = (24, 16)
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = tiny_config(tmp_path_factory.mktemp("runs") / "run", steps=1)
-    train(config, console=Console(file=io.StringIO()))
+    train(config, console=quiet())
     return config.out
 
 

@@ -1,7 +1,6 @@
 """A run: what it leaves behind, how it resumes, what it refuses, and that a step compiles once."""
 
 import dataclasses
-import io
 import json
 import math
 import os
@@ -16,7 +15,7 @@ import optax
 import pytest
 from faces_on_disk import make_folder
 from rich.console import Console
-from tiny_run import tiny_config
+from tiny_run import quiet, tiny_config
 
 from sphereface_jax import LOSSES, sphereface2_bias_init
 from sphereface_jax.training.config import (
@@ -36,10 +35,6 @@ from sphereface_jax.training.signals import Interrupted
 from sphereface_jax.training.step import compile_train_step, make_train_step
 from sphereface_jax.training.terminal import warn
 from sphereface_jax.training.trainer import make_trainer
-
-
-def quiet() -> Console:
-    return Console(file=io.StringIO(), width=400)
 
 
 def said(console: Console) -> str:

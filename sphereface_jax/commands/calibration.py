@@ -13,7 +13,7 @@ from rich.console import Console
 from sphereface_jax.data.aligner import face_aligner
 from sphereface_jax.embedder import FaceEmbedder
 from sphereface_jax.evaluation.calibration import OperatingPoint
-from sphereface_jax.training.run_folder import read_json, write_json
+from sphereface_jax.training.run_folder import read_json_if_there, write_json
 from sphereface_jax.training.terminal import say
 
 _FILE = "calibration.json"
@@ -42,9 +42,9 @@ def read_calibration(run: Path) -> dict[str, Any] | None:
       ValueError: the file is damaged.
     """
     path = run / _FILE
-    if not path.is_file():
+    point = read_json_if_there(path)
+    if point is None:
         return None
-    point = read_json(path)
     if not isinstance(point, dict) or not set(_FIELDS) <= set(point):
         raise ValueError(
             f"{path}: expected {', '.join(_FIELDS)}; delete it, and "

@@ -18,9 +18,11 @@ class Stopwatch:
     """Measures images a second and the share of time spent waiting for input, between logs."""
 
     def __init__(self) -> None:
+        self._start_lap()
+
+    def _start_lap(self) -> None:
         self._start = time.perf_counter()
-        self._waited = 0.0
-        self._images = 0
+        self._waited, self._images = 0.0, 0
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -40,7 +42,7 @@ class Stopwatch:
             "images_per_second": self._images / elapsed,
             "input_wait_share": self._waited / elapsed,
         }
-        self.__init__()  # type: ignore[misc]
+        self._start_lap()
         return rates
 
 
