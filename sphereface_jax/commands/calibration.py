@@ -108,9 +108,8 @@ def compare_faces(run: Path, first: Path, second: Path, *, align: bool, console:
       ValueError: an image cannot be read or has the wrong size; it is named.
     """
     embedder = FaceEmbedder.from_run(run, aligner=face_aligner() if align else None)
-    features = embedder.embed_paths([first, second]).features()
-    left, right = features.astype(np.float64)
-    cosine = float(np.clip(left @ right / np.linalg.norm(left) / np.linalg.norm(right), -1, 1))
+    left, right = embedder.embed([first, second], flip="concatenated").astype(np.float64)
+    cosine = float(np.clip(left @ right, -1, 1))
     line = f"cosine {cosine:.4f}, angle {np.degrees(np.arccos(cosine)):.1f}°"
     point = read_calibration(run)
     if point is None:
