@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command import call
+from faces_on_disk import make_face, write_image
 from flax import nnx
 from tiny_run import quiet, tiny_config
 
@@ -44,8 +45,6 @@ def test_a_trained_run_says_its_data_loss_and_results(tmp_path: Path) -> None:
 
 
 def test_evaluate_puts_its_numbers_on_the_card(tmp_path: Path) -> None:
-    from faces_on_disk import make_face, write_image
-
     config = tiny_config(tmp_path / "run", steps=1)
     train(config, console=quiet())
     lines = ["2\t1"]
