@@ -23,8 +23,9 @@ from rich.console import Console
 
 from sphereface_jax.commands.evaluate import evaluate
 from sphereface_jax.commands.evaluate_options import EvaluateOptions
-from sphereface_jax.commands.export_run import ExportOptions, export_run
-from sphereface_jax.commands.import_weights import ImportOptions, import_weights
+from sphereface_jax.commands.export_run import export_run
+from sphereface_jax.commands.import_weights import import_weights
+from sphereface_jax.commands.weight_options import ExportOptions, ImportOptions
 from sphereface_jax.data.images import encode_png, find_image_paths, read_image
 from sphereface_jax.data.synthetic import SyntheticFaces
 from sphereface_jax.data.vectors import FaceVectors, save_vectors

@@ -6,16 +6,18 @@ signal n after saving.
 
 import difflib
 import errno
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 from rich.console import Console
 from tyro.conf import Positional, arg
 
 from sphereface_jax.commands.evaluate_options import EvaluateOptions
+from sphereface_jax.commands.weight_options import ExportOptions, ImportOptions
 from sphereface_jax.training.config import ProcessConfig, TrainConfig
 
 app = tyro.extras.SubcommandApp()
@@ -54,17 +56,18 @@ def train(
     from sphereface_jax.commands.report import report as write_report
     from sphereface_jax.training.distributed import is_main, join_processes
     from sphereface_jax.training.loop import train as run_training
+    from sphereface_jax.training.terminal import say
 
     join_processes(processes)
     console = Console(soft_wrap=True, quiet=not is_main())
     record = run_training(config, console=console)
-    console.print(
+    say(
+        console,
         f"{config.out}: step {record['step']}, loss {record['loss']!r}, "
         f"accuracy {record['accuracy']:.2%}, target angle {record['target_angle']:.1f}°",
-        highlight=False,
     )
     if jax.process_count() > 1:
-        console.print(f"sphereface report {config.out}  # draws the report, in one process")
+        say(console, f"sphereface report {config.out}  # draws the report, in one process")
         return
     keep_training(config, console)
     write_report([config.out], console=console)
@@ -118,7 +121,7 @@ def embed(
     from sphereface_jax.data.images import find_image_paths
     from sphereface_jax.data.vectors import FaceVectors, save_vectors
     from sphereface_jax.embedder import FaceEmbedder
-    from sphereface_jax.training.reporting import counting
+    from sphereface_jax.training.terminal import counting, say
 
     if out.exists():
         raise ValueError(
@@ -133,7 +136,7 @@ def embed(
     names = [path.relative_to(directory).as_posix() for path in paths]
     save_vectors(out, FaceVectors(names, vectors.embeddings, vectors.mirrored))
     count, dim = vectors.embeddings.shape
-    console.print(f"{out}: {count:,} embeddings of {dim} numbers", highlight=False)
+    say(console, f"{out}: {count:,} embeddings of {dim} numbers")
 
 
 @app.command
@@ -175,14 +178,14 @@ def align(
     """
     from sphereface_jax.data.aligner import align_folder, face_aligner
     from sphereface_jax.data.images import find_image_paths
-    from sphereface_jax.training.reporting import counting
+    from sphereface_jax.training.terminal import counting, say
 
     console = Console(soft_wrap=True)
     aligner = face_aligner(image_size, landmarks)
     with counting(console, "aligning", "images", len(find_image_paths(source))) as advance:
         summary = align_folder(source, out, aligner, advance=advance)
     for line in summary.lines():
-        console.print(line, highlight=False)
+        say(console, line)
 
 
 @app.command
@@ -230,86 +233,21 @@ def prepare(
 
 
 @app.command(name="import")
-def import_(
-    weights: Positional[Path],
-    *,
-    arch: str,
-    out: Path,
-    class_weights: Path | None = None,
-    embedding_dim: int = 512,
-    channels: tuple[int, int, int, int] = (64, 128, 256, 512),
-    color_order: Literal["bgr", "rgb"] | None = None,
-    image_size: tuple[int, int] | None = None,
-    pixel_divisor: float | None = None,
-    license: str = "",
-) -> None:
+def import_(options: Annotated[ImportOptions, arg(name="")]) -> None:
     """Make a run of weights from elsewhere: .safetensors, or PyTorch's .pt and .pth.
 
     No code of the file is run, and PyTorch is not needed.
-
-    Args:
-      weights: FILE, or FILE/KEY for a part of it.
-      arch: the network, such as sphere20a, sfnet20_bn, iresnet50, mobilefacenet.
-      out: folder of the run; it must not exist yet.
-      class_weights: FILE or FILE/KEY of the class weights, to go on training with.
-      embedding_dim: length of an embedding.
-      channels: of the network's stages.
-      color_order: of the pixels; by default that of the network's source.
-      image_size: height and width; by default those of the network's source.
-      pixel_divisor: pixels become (x - 127.5) / divisor; by default that of the network's source.
-      license: of the faces that it was trained on, for the model card.
     """
-    from sphereface_jax.commands.import_weights import ImportOptions, import_weights
+    from sphereface_jax.commands.import_weights import import_weights
 
-    options = ImportOptions(
-        weights,
-        arch,
-        out,
-        class_weights=class_weights,
-        embedding_dim=embedding_dim,
-        channels=channels,
-        color_order=color_order,
-        image_size=image_size,
-        pixel_divisor=pixel_divisor,
-        license=license,
-    )
     import_weights(options, console=Console(soft_wrap=True))
 
 
 @app.command
-def export(
-    run: Positional[Path],
-    *,
-    safetensors: Path | None = None,
-    torch: Path | None = None,
-    onnx: Path | None = None,
-    stablehlo: Path | None = None,
-    onnx_input: Literal["float", "uint8"] = "float",
-    normalize: bool = False,
-) -> None:
-    """Write a run's network for other programs; each file must not exist yet.
+def export(options: Annotated[ExportOptions, arg(name="")]) -> None:
+    """Write a run's network for other programs; each file must not exist yet."""
+    from sphereface_jax.commands.export_run import export_run
 
-    Args:
-      run: folder of the run.
-      safetensors: the weights under their PyTorch names.
-      torch: the same as a state dict for torch.load.
-      onnx: an ONNX file, which takes RGB faces of any number at a time.
-      stablehlo: an artifact for jax.export.deserialize.
-      onnx_input: float [N, 3, H, H] as InsightFace's tools feed it, (x - 127.5) / 127.5 whatever
-        the run's own preprocessing, or uint8 [N, H, H, 3].
-      normalize: make the embeddings of ONNX and StableHLO unit length.
-    """
-    from sphereface_jax.commands.export_run import ExportOptions, export_run
-
-    options = ExportOptions(
-        run,
-        safetensors=safetensors,
-        torch=torch,
-        onnx=onnx,
-        stablehlo=stablehlo,
-        onnx_input=onnx_input,
-        normalize=normalize,
-    )
     export_run(options, console=Console(soft_wrap=True))
 
 
@@ -344,6 +282,12 @@ def _fail(error: Exception, *, code: int) -> None:
     Console(stderr=True, soft_wrap=True).print(
         f"sphereface: {_one_line(error)}", highlight=False, markup=False
     )
+    jax = sys.modules.get("jax")
+    if jax is not None and jax.distributed.is_initialized():
+        # On its way out JAX would wait for the other processes, who may wait for this one, and
+        # abort.
+        sys.stdout.flush()
+        os._exit(code)
     sys.exit(code)
 
 

@@ -7,10 +7,11 @@ many images a call brings.
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 
+from sphereface_jax._checks import require_choice
 from sphereface_jax.data.aligner import AlignedImages, FaceAligner
 from sphereface_jax.data.images import ImagePaths, find_image_paths, read_image
 from sphereface_jax.data.sources import ImageSequence
@@ -21,6 +22,9 @@ from sphereface_jax.training.saved_run import SavedRun, load_run
 
 Image = str | Path | np.ndarray | Any
 """A path, an RGB array uint8 [H, W, 3], or an image of PIL."""
+
+Flip = Literal["none", "averaged", "concatenated"]
+"""What becomes of a face's mirror image."""
 
 
 class FaceEmbedder:
@@ -65,27 +69,31 @@ class FaceEmbedder:
         self,
         images: Image | Sequence[Image],
         *,
-        flip: bool = False,
+        flip: Flip = "none",
         advance: Callable[[int], None] = lambda count: None,
     ) -> np.ndarray:
-        """Returns embeddings of unit length, float32 [N, D].
+        """Returns embeddings of unit length, float32 [N, D], or [N, 2D] where concatenated.
 
         Args:
           images: one image or several: paths, RGB arrays uint8 [H, W, 3], images of PIL; an array
             [N, H, W, 3]; or a folder, whose images are taken at any depth in the order of their
             names.
-          flip: average the embedding with that of the mirror image.
+          flip: "none" leaves mirror images out, "averaged" takes the mean of the two embeddings,
+            "concatenated" joins them: only the cosines of the last are those of `sphereface
+            compare`, and fit the threshold that `sphereface evaluate` stores.
           advance: called with the number of images done since the last call.
 
         Raises:
           FileNotFoundError: there is no such folder.
           ValueError: an image cannot be read, has the wrong size, or shows no face to align; it is
-            named.
+            named. Or `flip` is none of its words.
         """
+        require_choice("flip", flip, get_args(Flip))
         source = GivenImages(images)
-        views = self._embed_views(source, mirror=flip, advance=advance).mean(axis=1)
-        lengths = np.linalg.norm(views, axis=1, keepdims=True)
-        return views / np.maximum(lengths, np.finfo(np.float32).tiny)
+        views = self._embed_views(source, mirror=flip != "none", advance=advance)
+        joined = views.reshape(len(views), -1) if flip == "concatenated" else views.mean(axis=1)
+        lengths = np.linalg.norm(joined, axis=1, keepdims=True)
+        return joined / np.maximum(lengths, np.finfo(np.float32).tiny)
 
     def embed_source(
         self, source: ImageSequence, *, advance: Callable[[int], None] = lambda count: None

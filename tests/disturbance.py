@@ -1,7 +1,5 @@
 """What the tests of disturbed runs share: what a reader gets, and whether two runs end alike."""
 
-import io
-
 import jax
 import numpy as np
 from rich.console import Console
@@ -11,10 +9,6 @@ from sphereface_jax.training.config import TrainConfig
 from sphereface_jax.training.run_folder import read_records
 from sphereface_jax.training.state import TrainState
 from sphereface_jax.training.trainer import make_trainer
-
-
-def quiet() -> Console:
-    return Console(file=io.StringIO(), width=1000)
 
 
 def warnings(console: Console) -> list[str]:

@@ -1,7 +1,6 @@
 """What `test_class_parallel` and `test_sampling` ask of several devices; see `on_devices`."""
 
 import dataclasses
-import io
 import re
 from collections import Counter
 from pathlib import Path
@@ -22,8 +21,7 @@ from cases import (
 )
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
-from rich.console import Console
-from tiny_run import folder_config, tiny_config
+from tiny_run import folder_config, quiet, tiny_config
 
 from sphereface_jax import LOSSES, arcface_loss
 from sphereface_jax.training.config import LossConfig, MeshConfig
@@ -216,4 +214,4 @@ def goes_on_with_a_run(faces, out):
     """A folder's run, from its newest checkpoint to its end."""
     config = folder_config(Path(faces), Path(out))
     mesh = MeshConfig(data=4, model=2, shard_optimizer=True)
-    train(dataclasses.replace(config, mesh=mesh), console=Console(file=io.StringIO()))
+    train(dataclasses.replace(config, mesh=mesh), console=quiet())

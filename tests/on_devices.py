@@ -10,27 +10,30 @@ from pathlib import Path
 
 TESTS = Path(__file__).resolve().parent
 DEVICES = 8
-# Eight devices on two cores are slow: a device may wait long for the others. The programs are small
-# and run once, so that optimizing them takes longer than it saves.
-FLAGS = (
-    f"--xla_force_host_platform_device_count={DEVICES}"
-    " --xla_cpu_collective_call_terminate_timeout_seconds=600"
+# Eight devices on two cores are slow: a device may wait long for the others.
+PATIENCE = (
+    "--xla_cpu_collective_call_terminate_timeout_seconds=600"
     " --xla_cpu_collective_timeout_seconds=600"
-    " --xla_backend_optimization_level=0"
 )
+
+
+def environment(devices: int, flags: str = "") -> dict[str, str]:
+    """Returns that of a process with so many virtual devices, which finds the tests' modules."""
+    paths = [str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")]
+    flags = f"--xla_force_host_platform_device_count={devices} {PATIENCE} {flags}"
+    return os.environ | {
+        "PYTHONPATH": os.pathsep.join(path for path in paths if path),
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip(),
+    }
 
 
 def run_on_devices(check: str, *arguments: object) -> str:
     """Runs a function of `mesh_checks`, and returns what it printed; fails where it does."""
     call = f"import conftest, mesh_checks; mesh_checks.{check}(*{arguments!r})"
-    paths = [str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")]
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(path for path in paths if path),
-        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}".strip(),
-    }
+    # The programs are small and run once: optimizing them takes longer than it saves.
     result = subprocess.run(
         [sys.executable, "-W", "error", "-c", call],
-        env=environment,
+        env=environment(DEVICES, "--xla_backend_optimization_level=0"),
         capture_output=True,
         text=True,
         timeout=900,

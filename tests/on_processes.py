@@ -1,18 +1,12 @@
 """Runs a check of `process_checks` in several processes at once, which train together."""
 
-import os
 import socket
 import subprocess
 import sys
 
-from on_devices import TESTS
+from on_devices import environment
 
 DEVICES = 2  # of each process
-FLAGS = (
-    f"--xla_force_host_platform_device_count={DEVICES}"
-    " --xla_cpu_collective_call_terminate_timeout_seconds=600"
-    " --xla_cpu_collective_timeout_seconds=600"
-)
 
 
 def free_port() -> int:
@@ -21,13 +15,13 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def run_on_processes(count: int, check: str, *arguments: object) -> list[str]:
-    """Runs a function of `process_checks` in each process, and returns what each printed."""
-    paths = [str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")]
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(path for path in paths if path),
-        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}".strip(),
-    }
+def run_on_processes(
+    count: int, check: str, *arguments: object, codes: tuple[int, ...] = (0,)
+) -> list[str]:
+    """Runs a function of `process_checks` in each process, and returns what each printed.
+
+    Every process must exit with one of the codes.
+    """
     coordinator = f"127.0.0.1:{free_port()}"
     processes = []
     for index in range(count):
@@ -39,7 +33,7 @@ def run_on_processes(count: int, check: str, *arguments: object) -> list[str]:
         processes.append(
             subprocess.Popen(
                 [sys.executable, "-W", "error", "-c", call],
-                env=environment,
+                env=environment(DEVICES),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -51,5 +45,5 @@ def run_on_processes(count: int, check: str, *arguments: object) -> list[str]:
         for process in processes:
             process.kill()
     for process, (_, errors) in zip(processes, results, strict=True):
-        assert process.returncode == 0, errors[-8000:]
+        assert process.returncode in codes, errors[-8000:]
     return [output for output, _ in results]

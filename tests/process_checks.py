@@ -1,16 +1,16 @@
 """What `test_distributed` asks of several processes; see `on_processes`."""
 
 import dataclasses
-import io
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 
 import jax
-from rich.console import Console
-from tiny_run import folder_config
+from tiny_run import as_flags, folder_config, quiet
 
+from sphereface_jax.cli import main
 from sphereface_jax.data.folder import ImageFolder
 from sphereface_jax.training.config import MeshConfig, ProcessConfig
 from sphereface_jax.training.distributed import join_processes
@@ -44,7 +44,14 @@ def train_until_one_is_told_to_stop(faces: str, out: str, step: int) -> None:
     )
     code = None
     try:
-        train(config, console=Console(file=io.StringIO()))
+        train(config, console=quiet())
     except Interrupted as stop:
         code = stop.code
     print(json.dumps({"code": code, "opened": sorted(opened)}))
+
+
+def train_by_command(faces: list[str], out: str) -> None:
+    """Each on its own faces, as a shell would; errors are printed beside the rest."""
+    sys.stderr = sys.stdout
+    config = folder_config(Path(faces[jax.process_index()]), Path(out))
+    main(["train", f"--data.train={config.data.train}", *as_flags(config)])

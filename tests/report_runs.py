@@ -1,12 +1,10 @@
 """Runs to report on: trained for a moment, tested on synthetic people."""
 
-import io
 from pathlib import Path
 
 import cv2
 from command import call
-from rich.console import Console
-from tiny_run import tiny_config
+from tiny_run import quiet, tiny_config
 
 from sphereface_jax.data.synthetic import SyntheticFaces
 from sphereface_jax.training.loop import train
@@ -16,7 +14,7 @@ PEOPLE, VIEWS = 10, 4
 
 def train_run(out: Path, **changes: object) -> Path:
     """Trains a tiny run and returns its folder."""
-    train(tiny_config(out, **changes), console=Console(file=io.StringIO()))
+    train(tiny_config(out, **changes), console=quiet())
     return out
 
 

@@ -1,7 +1,6 @@
 """The command: what it prints and writes, and the one line and exit code of each mistake."""
 
 import dataclasses
-import io
 import json
 from pathlib import Path
 
@@ -9,8 +8,7 @@ import cv2
 import numpy as np
 import pytest
 from command import call, refused
-from rich.console import Console
-from tiny_run import as_flags, tiny_config
+from tiny_run import as_flags, quiet, tiny_config
 
 from sphereface_jax.data.synthetic import SyntheticFaces
 from sphereface_jax.data.vectors import FaceVectors, load_vectors, save_vectors
@@ -20,7 +18,7 @@ from sphereface_jax.training.loop import train
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = tiny_config(tmp_path_factory.mktemp("runs") / "run", steps=4)
-    train(config, console=Console(file=io.StringIO()))
+    train(config, console=quiet())
     return config.out
 
 
@@ -86,7 +84,7 @@ def test_compare_before_and_after_calibration(
     faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = tiny_config(tmp_path / "run", steps=1)
-    train(config, console=Console(file=io.StringIO()))
+    train(config, console=quiet())
     first, second = faces / "P0" / "P0_0001.png", faces / "P1" / "P1_0001.png"
     assert call("compare", config.out, first, first) == 0
     said = capsys.readouterr().out

@@ -1,7 +1,6 @@
 """Devices and processes change where a run happens, not what it learns."""
 
 import dataclasses
-import io
 import json
 import shutil
 from pathlib import Path
@@ -14,8 +13,7 @@ from command import refused
 from faces_on_disk import write_image
 from on_devices import run_on_devices
 from on_processes import run_on_processes
-from rich.console import Console
-from tiny_run import folder_config, tiny_config
+from tiny_run import folder_config, quiet, tiny_config
 
 from sphereface_jax.data.pipeline import ShuffledOrder
 from sphereface_jax.data.synthetic import SyntheticFaces
@@ -29,10 +27,6 @@ from sphereface_jax.training.trainer import make_trainer
 
 # More than an epoch is not read ahead, however many threads read: so a file belongs to one batch.
 PEOPLE, VIEWS = 16, 80
-
-
-def quiet() -> Console:
-    return Console(file=io.StringIO())
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +82,19 @@ def test_two_processes_train_as_one_and_one_goes_on(
     assert_only_own_files_were_opened(config, [set(result["opened"]) for result in results])
     train(config, console=quiet())
     assert_same_course(config.out, undisturbed.out)
+
+
+def test_one_process_that_fails_alone_says_why_and_ends_all(
+    undisturbed: TrainConfig, tmp_path: Path
+) -> None:
+    damaged = tmp_path / "faces"
+    shutil.copytree(undisturbed.data.train, damaged)
+    for path in damaged.rglob("*.png"):
+        path.write_bytes(b"x")
+    folders, codes = [undisturbed.data.train, str(damaged)], (1, 2)  # 1: lost it in a step
+    printed = run_on_processes(2, "train_by_command", folders, str(tmp_path / "run"), codes=codes)
+    assert [output.count("sphereface: ") for output in printed] == [1, 1]
+    assert "png: not a whole image" in printed[1]
 
 
 def assert_only_own_files_were_opened(config: TrainConfig, opened: list[set[str]]) -> None:

@@ -1,15 +1,13 @@
 """FaceEmbedder: every kind of image gives the same unit vectors, in few compilations."""
 
 import functools
-import io
 from pathlib import Path
 
 import chex
 import numpy as np
 import pytest
 from faces_on_disk import make_face, write_image
-from rich.console import Console
-from tiny_run import tiny_config
+from tiny_run import quiet, tiny_config
 
 from sphereface_jax import embedder as module
 from sphereface_jax import embedding
@@ -26,7 +24,7 @@ SIZE = (24, 16)
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = tiny_config(tmp_path_factory.mktemp("runs") / "run", steps=1)
-    train(config, console=Console(file=io.StringIO()))
+    train(config, console=quiet())
     return config.out
 
 
@@ -53,15 +51,23 @@ def test_every_kind_of_image_gives_the_same_vectors(run: Path, folder: Path) -> 
         np.testing.assert_allclose(embedder.embed(image), expected[1:2], atol=1e-6)
 
 
-def test_flip_averages_with_the_mirror_image(run: Path) -> None:
+def test_flip_averages_with_the_mirror_image_or_joins_it(run: Path) -> None:
     embedder = FaceEmbedder.from_run(run)
     face = make_face(3, *SIZE)
-    once, flipped = (embedder.embed([face, face[:, ::-1]], flip=flip) for flip in (False, True))
+    once, flipped, joined = (
+        embedder.embed([face, face[:, ::-1]], flip=flip)
+        for flip in ("none", "averaged", "concatenated")
+    )
     np.testing.assert_allclose(flipped[0], flipped[1], atol=1e-6)
     assert not np.allclose(once[0], once[1])
     vectors, mirrored = embedder.embed_source(module.GivenImages([face]))
     mean = vectors[0] + mirrored[0]
     np.testing.assert_allclose(flipped[0], mean / np.linalg.norm(mean), atol=1e-6)
+    both = np.concatenate([vectors[0], mirrored[0]])
+    np.testing.assert_allclose(joined[0], both / np.linalg.norm(both), atol=1e-6)
+    np.testing.assert_allclose(joined[1], np.roll(joined[0], 8), atol=1e-6)
+    with pytest.raises(ValueError, match=r"flip: expected one of 'none', 'averaged', .* got True"):
+        embedder.embed(face, flip=True)
 
 
 def test_any_number_of_images_compiles_at_most_three_times(

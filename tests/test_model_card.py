@@ -1,15 +1,14 @@
 """Every run has a model card that says what the run knows, and nothing that it does not."""
 
 import dataclasses
-import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 from command import call
+from faces_on_disk import make_face, write_image
 from flax import nnx
-from rich.console import Console
-from tiny_run import tiny_config
+from tiny_run import quiet, tiny_config
 
 from sphereface_jax.evaluation.geometry_measures import embedding_geometry
 from sphereface_jax.evaluation.identification import identification
@@ -30,7 +29,7 @@ def card(run: Path) -> str:
 def test_a_trained_run_says_its_data_loss_and_results(tmp_path: Path) -> None:
     config = tiny_config(tmp_path / "run", steps=1)
     data = dataclasses.replace(config.data, license="CC0 (drawn)")
-    train(dataclasses.replace(config, data=data), console=Console(file=io.StringIO()))
+    train(dataclasses.replace(config, data=data), console=quiet())
     text = card(config.out)
     assert "6 drawn identities" in text
     assert "as declared: CC0 (drawn)." in text
@@ -46,10 +45,8 @@ def test_a_trained_run_says_its_data_loss_and_results(tmp_path: Path) -> None:
 
 
 def test_evaluate_puts_its_numbers_on_the_card(tmp_path: Path) -> None:
-    from faces_on_disk import make_face, write_image
-
     config = tiny_config(tmp_path / "run", steps=1)
-    train(config, console=Console(file=io.StringIO()))
+    train(config, console=quiet())
     lines = ["2\t1"]
     for fold in range(2):
         first, second = f"A{fold}", f"B{fold}"

@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib.util
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ import numpy as np
 import pytest
 from command import call, refused
 from faces_on_disk import write_image
-from rich.console import Console
 from task_sets import (
     FACES,
     MEGAFACE,
@@ -25,7 +23,7 @@ from task_sets import (
     videos,
     write_lines,
 )
-from tiny_run import tiny_config
+from tiny_run import quiet, tiny_config
 
 from sphereface_jax.data.alignment import Detection, align_face
 from sphereface_jax.data.images import encode_png, read_image
@@ -43,7 +41,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of one step; it takes faces of any size."""
     config = tiny_config(tmp_path_factory.mktemp("runs") / "run", steps=1)
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, resize=True))
-    train(config, console=Console(file=io.StringIO()))
+    train(config, console=quiet())
     return config.out
 
 

@@ -1,7 +1,6 @@
 """A run: what it leaves behind, how it resumes, what it refuses, and that a step compiles once."""
 
 import dataclasses
-import io
 import json
 import math
 import os
@@ -16,7 +15,7 @@ import optax
 import pytest
 from faces_on_disk import make_folder
 from rich.console import Console
-from tiny_run import tiny_config
+from tiny_run import quiet, tiny_config
 
 from sphereface_jax import LOSSES, sphereface2_bias_init
 from sphereface_jax.training.config import (
@@ -31,14 +30,11 @@ from sphereface_jax.training.loop import train
 from sphereface_jax.training.optimizer import make_optimizer
 from sphereface_jax.training.reporting import Reporter
 from sphereface_jax.training.run_folder import RunFolder, read_config, read_records, write_json
-from sphereface_jax.training.saved_run import load_run, start_from
+from sphereface_jax.training.saved_run import check_checkpoint, describe_run, load_run, start_from
 from sphereface_jax.training.signals import Interrupted
 from sphereface_jax.training.step import compile_train_step, make_train_step
+from sphereface_jax.training.terminal import warn
 from sphereface_jax.training.trainer import make_trainer
-
-
-def quiet() -> Console:
-    return Console(file=io.StringIO(), width=400)
 
 
 def said(console: Console) -> str:
@@ -137,9 +133,23 @@ def test_a_run_does_not_go_on_with_other_people(tmp_path: Path) -> None:
     )
     train(config, console=quiet())
     (config.out / "result.json").unlink()
+    (faces / "ann").rename(faces / "cyd")
+    with pytest.raises(ValueError, match=r"that .* learns, got as many with other names; put"):
+        train(config, console=quiet())
+    (faces / "cyd").rename(faces / "ann")
     make_folder(faces, {"amy": 4})
     with pytest.raises(ValueError, match=r"faces: expected the 2 identities that .* got 3; put"):
         train(config, console=quiet())
+
+
+def test_a_checkpoint_that_knows_no_names_goes_on(tmp_path: Path) -> None:
+    config, names = tiny_config(tmp_path), ["ann", "bob"]
+    progress = describe_run(config, names)
+    check_checkpoint(progress, tmp_path, config, names)
+    with pytest.raises(ValueError, match="other names"):
+        check_checkpoint(progress, tmp_path, config, names[::-1])
+    del progress["identities"]
+    check_checkpoint(progress, tmp_path, config, names[::-1])
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
@@ -205,16 +215,28 @@ def test_nan_stops_the_run_and_keeps_the_last_checkpoint(tmp_path: Path) -> None
     assert all(math.isfinite(loss) for loss in losses(config.out))
 
 
-def test_chance_loss_at_the_floor_of_lambda_warns_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("people", "sample_rate", "chance"), [(6, 1.0, "ln 6 = 1.792"), (200, 0.1, "ln 26 = 3.258")]
+)
+def test_chance_loss_at_the_floor_of_lambda_warns_once(
+    tmp_path: Path, people: int, sample_rate: float, chance: str
+) -> None:
     config = tiny_config(
         tmp_path / "run",
-        loss=LossConfig(lambda_base=1.0),
+        loss=LossConfig(lambda_base=1.0, sample_rate=sample_rate),
         optimizer=OptimizerConfig(learning_rate=1e-9),
+        data=dataclasses.replace(tiny_config(Path()).data, synthetic_identities=people),
     )
     console = quiet()
     train(config, console=console)
-    assert said(console).count("is still that of guessing (ln 6 = 1.792)") == 1
+    assert said(console).count(f"is still that of guessing ({chance})") == 1
     assert "--loss.lambda-gamma" in said(console)
+
+
+def test_brackets_in_what_is_said_are_no_markup() -> None:
+    console = quiet()
+    warn(console, "runs/[red]: [/x] refused")
+    assert said(console) == "warning: runs/[red]: [/x] refused\n"
 
 
 def test_sigterm_saves_and_the_run_goes_on_to_the_same_bits(
@@ -341,6 +363,9 @@ def test_caffe_gradient_keeps_prototypes_on_the_sphere(tmp_path: Path) -> None:
         (LossConfig(options={"beyond": "keep"}), "loss.beyond: sphereface takes no beyond"),
         (LossConfig(margin=1.5), "margin: expected an integer"),
         (LossConfig(name="arcface", gradient="caffe"), "gradient: expected"),
+        (LossConfig(name="arcface", margin=28), "loss.margin: expected .* radians.* 28 degrees"),
+        (LossConfig(name="combined_margin", options={"m2": "4"}), "loss.m2: expected an angle"),
+        (LossConfig(name="sphereface2", margin=30, options={"variant": "A"}), "are 0.5236"),
     ],
 )
 def test_a_loss_that_cannot_be_is_named(tmp_path: Path, loss: LossConfig, message: str) -> None:

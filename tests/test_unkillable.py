@@ -16,8 +16,8 @@ import numpy as np
 import optax
 import pytest
 from command import refused
-from disturbance import assert_same_end, quiet, warnings
-from tiny_run import as_flags, tiny_config
+from disturbance import assert_same_end, warnings
+from tiny_run import as_flags, quiet, tiny_config
 
 from sphereface_jax.data.transforms import normalize_pixels
 from sphereface_jax.training import checkpoint, gradient, loop, saving

@@ -1,8 +1,11 @@
 """A run that trains in a second: a few synthetic people, a network of a few channels."""
 
 import dataclasses
+import io
 from pathlib import Path
 from typing import Any
+
+from rich.console import Console
 
 from sphereface_jax.training.config import (
     DataConfig,
@@ -11,6 +14,11 @@ from sphereface_jax.training.config import (
     TrainConfig,
     ValConfig,
 )
+
+
+def quiet() -> Console:
+    """Returns a console that keeps what it is told to itself, `console.file.getvalue()`."""
+    return Console(file=io.StringIO(), width=1000)
 
 
 def tiny_config(out: Path, **changes: Any) -> TrainConfig:

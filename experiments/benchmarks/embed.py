@@ -158,7 +158,7 @@ def main(
             },
             2: {
                 BARE[2]: bare_forward(run, arrays, batch_size, 2),
-                "folder_two_views": lambda: len(embedder.embed(folder, flip=True)),
+                "folder_two_views": lambda: len(embedder.embed(folder, flip="averaged")),
                 "pack_two_views": lambda: len(embedder.embed_source(pack)[0]),
             },
         }

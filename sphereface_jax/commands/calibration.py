@@ -13,7 +13,8 @@ from rich.console import Console
 from sphereface_jax.data.aligner import face_aligner
 from sphereface_jax.embedder import FaceEmbedder
 from sphereface_jax.evaluation.calibration import OperatingPoint
-from sphereface_jax.training.run_folder import read_json, write_json
+from sphereface_jax.training.run_folder import read_json_if_there, write_json
+from sphereface_jax.training.terminal import say
 
 _FILE = "calibration.json"
 _FIELDS = ("threshold", "false_accept_rate", "false_reject_rate", "pairs", "step")
@@ -41,9 +42,9 @@ def read_calibration(run: Path) -> dict[str, Any] | None:
       ValueError: the file is damaged.
     """
     path = run / _FILE
-    if not path.is_file():
+    point = read_json_if_there(path)
+    if point is None:
         return None
-    point = read_json(path)
     if not isinstance(point, dict) or not set(_FIELDS) <= set(point):
         raise ValueError(
             f"{path}: expected {', '.join(_FIELDS)}; delete it, and "
@@ -89,7 +90,7 @@ def calibrate(
         store_calibration(run, point, pairs=pairs, step=step, max_far=max_far)
         stored = point.to_json() | {"pairs": pairs}
         said = f"{describe_calibration(stored)} is what `sphereface compare` uses"
-    console.print(f"{run / _FILE}: {said}", highlight=False, markup=False)
+    say(console, f"{run / _FILE}: {said}")
 
 
 def compare_faces(run: Path, first: Path, second: Path, *, align: bool, console: Console) -> None:
@@ -107,9 +108,8 @@ def compare_faces(run: Path, first: Path, second: Path, *, align: bool, console:
       ValueError: an image cannot be read or has the wrong size; it is named.
     """
     embedder = FaceEmbedder.from_run(run, aligner=face_aligner() if align else None)
-    features = embedder.embed_paths([first, second]).features()
-    left, right = features.astype(np.float64)
-    cosine = float(np.clip(left @ right / np.linalg.norm(left) / np.linalg.norm(right), -1, 1))
+    left, right = embedder.embed([first, second], flip="concatenated").astype(np.float64)
+    cosine = float(np.clip(left @ right, -1, 1))
     line = f"cosine {cosine:.4f}, angle {np.degrees(np.arccos(cosine)):.1f}°"
     point = read_calibration(run)
     if point is None:
@@ -122,4 +122,4 @@ def compare_faces(run: Path, first: Path, second: Path, *, align: bool, console:
                 f"; it is of step {point['step']} and the run is at {embedder.run.step}: "
                 "`sphereface evaluate --recalibrate` measures it again"
             )
-    console.print(line, highlight=False, markup=False)
+    say(console, line)

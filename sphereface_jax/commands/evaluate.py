@@ -26,6 +26,7 @@ from sphereface_jax.reports.tables import print_results, print_rivals
 from sphereface_jax.tasks.people import PeopleTask
 from sphereface_jax.tasks.task import Matched, Result, Task
 from sphereface_jax.training.run_folder import write_json
+from sphereface_jax.training.terminal import counting, warn
 
 
 @dataclasses.dataclass
@@ -254,12 +255,10 @@ def _print(
         for unit, (kept, listed) in each.matched.used.items():
             if kept < listed:
                 missing = each.matched.missing
-                console.print(
-                    f"warning: {each.task.title}: {listed - kept:,} of {listed:,} {unit} are left "
-                    f"out, for {len(missing.names):,} missing {missing.unit}",
-                    style="yellow",
-                    highlight=False,
-                    markup=False,
+                warn(
+                    console,
+                    f"{each.task.title}: {listed - kept:,} of {listed:,} {unit} are left out, for "
+                    f"{len(missing.names):,} missing {missing.unit}",
                 )
 
     def prefixed(attribute: str) -> dict[str, Any]:
@@ -288,8 +287,6 @@ def _search_bar(console: Console) -> Iterator[Progress]:
 
         @functools.cache
         def advance(total: int) -> Callable[[int], None]:
-            from sphereface_jax.training.reporting import counting
-
             return stack.enter_context(counting(console, "searching", "comparisons", total))
 
         shown = 0

@@ -4,7 +4,6 @@
 anew, and a run without them has a report that says what is missing.
 """
 
-import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,6 +32,8 @@ from sphereface_jax.reports.evidence import (
     to_arrays,
 )
 from sphereface_jax.training.config import TrainConfig
+from sphereface_jax.training.run_folder import file_name
+from sphereface_jax.training.terminal import counting
 
 if TYPE_CHECKING:
     from sphereface_jax.training.saved_run import SavedRun
@@ -45,8 +46,7 @@ Evidence = TypeVar("Evidence")
 
 def store_evidence(run: Path, name: str, evidence: object) -> None:
     """Writes one kind of evidence of a run, in place of an earlier one of that name."""
-    safe = re.sub(r"[^\w.-]", "_", name).strip(".")[:100]
-    with AtomicFile(run / "evidence" / f"{safe}.npz") as file:
+    with AtomicFile(run / "evidence" / f"{file_name(name)}.npz") as file:
         arrays: dict[str, Any] = to_arrays(evidence)
         np.savez_compressed(file, **arrays)
 
@@ -176,7 +176,6 @@ def keep_training(config: TrainConfig, console: Console) -> None:
     """
     from sphereface_jax.embedder import FaceEmbedder, GivenImages
     from sphereface_jax.training.input import open_training_data
-    from sphereface_jax.training.reporting import counting
 
     embedder = FaceEmbedder.from_run(config.out.expanduser())
     run = embedder.run

@@ -1,84 +1,24 @@
 """What `sphereface export` does: a run's network as a file that other programs read."""
 
-import os
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from flax import nnx
 from rich.console import Console
 
+from sphereface_jax.commands.weight_options import ExportOptions
 from sphereface_jax.data.files import AtomicFile, require_writable_folder
-from sphereface_jax.interop.onnx_export import InputKind, onnx_bytes
+from sphereface_jax.interop.onnx_export import onnx_bytes
 from sphereface_jax.interop.safetensors_file import safetensors_bytes
 from sphereface_jax.interop.stablehlo import stablehlo_bytes
 from sphereface_jax.interop.torch_file import torch_file_bytes
 from sphereface_jax.interop.weights import state_dict
 from sphereface_jax.training.saved_run import SavedRun, load_run
+from sphereface_jax.training.terminal import say
 
 Maker = Callable[[SavedRun], bytes]
-
-
-@dataclass(frozen=True)
-class ExportOptions:
-    """Which files to write of a run.
-
-    Attributes:
-      run: the run's folder.
-      safetensors: a file of the weights under their PyTorch names.
-      torch: the same as a state dict for `torch.load`.
-      onnx: an ONNX file.
-      stablehlo: an artifact for `jax.export.deserialize`.
-      onnx_input: what the ONNX file takes, float NCHW or uint8 NHWC.
-      normalize: whether ONNX and StableHLO give embeddings of unit length.
-    """
-
-    run: Path
-    safetensors: Path | None = None
-    torch: Path | None = None
-    onnx: Path | None = None
-    stablehlo: Path | None = None
-    onnx_input: InputKind = "float"
-    normalize: bool = False
-
-    def outputs(self) -> dict[Path, Maker]:
-        """Returns what makes each file.
-
-        Raises:
-          ValueError: no file is named, or one is there already.
-          FileNotFoundError: the folder of one is not there.
-        """
-        chosen: tuple[tuple[Path | None, Maker], ...] = (
-            (self.safetensors, _safetensors),
-            (self.torch, _torch),
-            (self.onnx, self._onnx),
-            (self.stablehlo, self._stablehlo),
-        )
-        outputs = {path: make for path, make in chosen if path is not None}
-        if not outputs:
-            raise ValueError(
-                "expected a file to write: --safetensors, --torch, --onnx or --stablehlo, got none"
-            )
-        for path in outputs:
-            if path.exists():
-                raise ValueError(
-                    f"{path}: expected a file that does not exist yet; delete it or name another"
-                )
-            require_writable_folder(path)
-        return outputs
-
-    def _onnx(self, run: SavedRun) -> bytes:
-        return onnx_bytes(
-            _model(run),
-            **_preprocessing(run),
-            input_kind=self.onnx_input,
-            normalize=self.normalize,
-            metadata={"architecture": run.config.model.name, "step": str(run.step)},
-        )
-
-    def _stablehlo(self, run: SavedRun) -> bytes:
-        return stablehlo_bytes(_model(run), **_preprocessing(run), normalize=self.normalize)
 
 
 def export_run(options: ExportOptions, *, console: Console) -> None:
@@ -88,18 +28,43 @@ def export_run(options: ExportOptions, *, console: Console) -> None:
       FileNotFoundError: there is no run, or no folder to write into.
       ValueError: a file is there already, or none is named.
     """
-    outputs = options.outputs()
+    outputs = _outputs(options)
     run = load_run(options.run)
     contents = {path: make(run) for path, make in outputs.items()}
     for path, content in contents.items():
         with AtomicFile(path) as file:
             file.write(content)
-        console.print(
-            f"{os.fspath(path)}: {run.config.model.name} of step {run.step}, "
-            f"{len(content) / 1e6:.1f} MB",
-            highlight=False,
-            markup=False,
+        say(
+            console,
+            f"{path}: {run.config.model.name} of step {run.step}, {len(content) / 1e6:.1f} MB",
         )
+
+
+def _outputs(options: ExportOptions) -> dict[Path, Maker]:
+    """Returns what makes each file.
+
+    Raises:
+      ValueError: no file is named, or one is there already.
+      FileNotFoundError: the folder of one is not there.
+    """
+    chosen: tuple[tuple[Path | None, Maker], ...] = (
+        (options.safetensors, _safetensors),
+        (options.torch, _torch),
+        (options.onnx, functools.partial(_onnx, options)),
+        (options.stablehlo, functools.partial(_stablehlo, options)),
+    )
+    outputs = {path: make for path, make in chosen if path is not None}
+    if not outputs:
+        raise ValueError(
+            "expected a file to write: --safetensors, --torch, --onnx or --stablehlo, got none"
+        )
+    for path in outputs:
+        if path.exists():
+            raise ValueError(
+                f"{path}: expected a file that does not exist yet; delete it or name another"
+            )
+        require_writable_folder(path)
+    return outputs
 
 
 def _model(run: SavedRun) -> nnx.Module:
@@ -128,3 +93,17 @@ def _safetensors(run: SavedRun) -> bytes:
 
 def _torch(run: SavedRun) -> bytes:
     return torch_file_bytes(state_dict(_model(run), batches_tracked=run.step))
+
+
+def _onnx(options: ExportOptions, run: SavedRun) -> bytes:
+    return onnx_bytes(
+        _model(run),
+        **_preprocessing(run),
+        input_kind=options.onnx_input,
+        normalize=options.normalize,
+        metadata={"architecture": run.config.model.name, "step": str(run.step)},
+    )
+
+
+def _stablehlo(options: ExportOptions, run: SavedRun) -> bytes:
+    return stablehlo_bytes(_model(run), **_preprocessing(run), normalize=options.normalize)

@@ -8,9 +8,7 @@ import dataclasses
 import hashlib
 import os
 import shutil
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +17,8 @@ import optax
 from flax import nnx
 from rich.console import Console
 
-from sphereface_jax.interop.sources import Source, source_of
+from sphereface_jax.commands.weight_options import ImportOptions
+from sphereface_jax.interop.sources import source_of
 from sphereface_jax.interop.tensor_files import read_tensors, split_key
 from sphereface_jax.interop.weights import load_state_dict
 from sphereface_jax.models import MODELS
@@ -29,57 +28,8 @@ from sphereface_jax.training.model_card import write_model_card
 from sphereface_jax.training.objective import Objective
 from sphereface_jax.training.run_folder import write_json
 from sphereface_jax.training.state import make_model, padded_classes
+from sphereface_jax.training.terminal import say
 from sphereface_jax.training.trainer import make_init
-
-
-@dataclass(frozen=True)
-class ImportOptions:
-    """Which weights to read, and what is known about them.
-
-    Attributes:
-      weights: FILE, or FILE/KEY for a part of it.
-      arch: a network of `MODELS`.
-      out: the run's folder; there must be none yet.
-      class_weights: FILE or FILE/KEY of the class weights, [C, D] or [D, C].
-      embedding_dim: length of an embedding.
-      channels: of the network's stages.
-      color_order: of the pixels; that of the network's source by default.
-      image_size: height and width; those of the source by default.
-      pixel_divisor: that of the source by default.
-      license: of the faces that the weights were learnt from, as far as known.
-    """
-
-    weights: Path
-    arch: str
-    out: Path
-    class_weights: Path | None = None
-    embedding_dim: int = 512
-    channels: tuple[int, int, int, int] = (64, 128, 256, 512)
-    color_order: Literal["bgr", "rgb"] | None = None
-    image_size: tuple[int, int] | None = None
-    pixel_divisor: float | None = None
-    license: str = ""
-    source: Source = field(init=False)
-
-    def __post_init__(self) -> None:
-        if self.arch not in MODELS:
-            raise ValueError(f"--arch: expected one of {', '.join(MODELS)}, got {self.arch!r}")
-        object.__setattr__(self, "source", source_of(self.arch))
-
-    def config(self) -> TrainConfig:
-        """Returns the config of the run: its network and its preprocessing."""
-        source = self.source
-        data = DataConfig(
-            train="unknown",
-            image_size=self.image_size or source.image_size,
-            color_order=self.color_order or source.color_order,
-            pixel_divisor=self.pixel_divisor or source.pixel_divisor,
-            license=self.license,
-        )
-        model = ModelConfig(
-            name=self.arch, embedding_dim=self.embedding_dim, channels=self.channels
-        )
-        return TrainConfig(out=self.out, data=data, model=model)
 
 
 def import_weights(options: ImportOptions, *, console: Console) -> None:
@@ -94,6 +44,8 @@ def import_weights(options: ImportOptions, *, console: Console) -> None:
       ValueError: the file is damaged, asks for code, or does not fit the network; or there is
         something at `out` already.
     """
+    if options.arch not in MODELS:
+        raise ValueError(f"--arch: expected one of {', '.join(MODELS)}, got {options.arch!r}")
     if options.out.exists():
         raise ValueError(
             f"{options.out}: expected a folder that does not exist yet for --out; delete it or "
@@ -101,7 +53,7 @@ def import_weights(options: ImportOptions, *, console: Console) -> None:
         )
     tensors = read_tensors(options.weights)
     class_weights = _class_weights(options, tensors)
-    config = options.config()
+    config = _config(options)
     model = nnx.eval_shape(
         lambda: make_model(config.model, config.data.image_size, rngs=nnx.Rngs(0))
     )
@@ -113,13 +65,28 @@ def import_weights(options: ImportOptions, *, console: Console) -> None:
     _write_run(config, model, class_weights, _describe(options, tensors, class_weights))
     classes = "no class weights" if class_weights is None else f"{len(class_weights):,} classes"
     height, width = config.data.image_size
-    console.print(
+    say(
+        console,
         f"{options.out}: {options.arch}, {count / 1e6:.1f} M weights and {classes}, for faces of "
         f"{height}×{width} {config.data.color_order.upper()}, "
         f"(x − 127.5) / {config.data.pixel_divisor:g}",
-        highlight=False,
-        markup=False,
     )
+
+
+def _config(options: ImportOptions) -> TrainConfig:
+    """Returns the config of the run: its network and its preprocessing."""
+    source = source_of(options.arch)
+    data = DataConfig(
+        train="unknown",
+        image_size=options.image_size or source.image_size,
+        color_order=options.color_order or source.color_order,
+        pixel_divisor=options.pixel_divisor or source.pixel_divisor,
+        license=options.license,
+    )
+    model = ModelConfig(
+        name=options.arch, embedding_dim=options.embedding_dim, channels=options.channels
+    )
+    return TrainConfig(out=options.out, data=data, model=model)
 
 
 def _describe(
@@ -134,7 +101,7 @@ def _describe(
         "sha256": digest,
         "tensors": len(tensors),
         "architecture": options.arch,
-        "defined_in": options.source.repository,
+        "defined_in": source_of(options.arch).repository,
         "class_weights": None if options.class_weights is None else options.class_weights.name,
         "num_classes": 0 if class_weights is None else len(class_weights),
     }
@@ -142,7 +109,7 @@ def _describe(
 
 def _class_weights(options: ImportOptions, tensors: dict[str, np.ndarray]) -> np.ndarray | None:
     """Returns the class weights [C, D], and takes them out of the network's tensors."""
-    own = options.source.class_weights
+    own = source_of(options.arch).class_weights
     found = tensors.pop(own, None) if own is not None else None
     if options.class_weights is None:
         return None if found is None else _by_class(options, found, own or "", features_first=True)

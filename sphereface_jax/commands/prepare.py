@@ -10,8 +10,8 @@ from sphereface_jax.data.overlap import find_overlap
 from sphereface_jax.data.packs import read_pack
 from sphereface_jax.data.prepare import prepare
 from sphereface_jax.data.sources import ImageSequence, exclude_identities, open_source
-from sphereface_jax.training.reporting import counting
 from sphereface_jax.training.run_folder import write_json
+from sphereface_jax.training.terminal import counting, say
 
 
 def prepare_faces(
@@ -51,7 +51,7 @@ def prepare_faces(
             advance=advance,
         )
     for line in summary.lines():
-        console.print(line, highlight=False)
+        say(console, line)
 
 
 def check_overlap(source: str, evaluation: str, out: Path, *, console: Console) -> None:
@@ -65,7 +65,7 @@ def check_overlap(source: str, evaluation: str, out: Path, *, console: Console) 
     with counting(console, "comparing", "images", len(faces) + len(others)) as advance:
         report = find_overlap(faces, others, advance=advance)
     for line in report.lines():
-        console.print(line, highlight=False)
+        say(console, line)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "overlap.json", report.to_json())
 

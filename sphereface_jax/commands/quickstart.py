@@ -41,8 +41,8 @@ from sphereface_jax.training.config import (
 from sphereface_jax.training.input import face_transform
 from sphereface_jax.training.loop import train
 from sphereface_jax.training.model_card import write_model_card
-from sphereface_jax.training.reporting import counting
 from sphereface_jax.training.run_folder import read_json, read_records, write_json
+from sphereface_jax.training.terminal import counting, say
 from sphereface_jax.training.trainer import make_trainer
 
 STRANGERS, FIRST_STRANGER, VIEWS, PAIRS_PER_FOLD = 300, 2_000_000, 8, 600
@@ -82,15 +82,15 @@ def quickstart(out: Path, *, seed: int, console: Console) -> None:
         write_json(evaluation, _score(config, console))
         write_model_card(out)
     scores = read_json(evaluation)
-    console.print(
+    say(
+        console,
         f"\nOn {scores['pairs']:,} pairs of {STRANGERS} people it never saw, ten-fold accuracy:\n"
         f"  raw pixels          {_percent(scores['baselines']['raw_pixels'])}\n"
         f"  untrained network   {_percent(scores['baselines']['untrained'])}\n"
         f"  trained network     {_percent(scores['protocols']['lfw_authors'])}\n",
-        highlight=False,
     )
     for name in ("evaluation.json", "training_curves.png", "angles.png", "roc.png"):
-        console.print(f"  {out / name}", highlight=False)
+        say(console, f"  {out / name}")
     report([out], console=console)
 
 

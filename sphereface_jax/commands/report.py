@@ -20,9 +20,11 @@ from sphereface_jax.training.config import to_dict
 from sphereface_jax.training.run_folder import (
     read_config,
     read_json,
+    read_json_if_there,
     read_records,
     write_atomically,
 )
+from sphereface_jax.training.terminal import say
 
 
 def report(
@@ -53,7 +55,7 @@ def report(
     page = out or folders[0] / "report.html"
     write_atomically(page, render_report(records, faces=faces, version=__version__))
     size = page.stat().st_size / 1e6
-    console.print(f"{page}: the report, {size:.1f} MB, for any browser", highlight=False)
+    say(console, f"{page}: the report, {size:.1f} MB, for any browser")
     return page
 
 
@@ -74,7 +76,7 @@ def read_run(folder: Path, name: str) -> RunRecord:
         metrics=read_records(folder / "metrics.jsonl"),
         validation=read_records(folder / "validation.jsonl"),
         finished=(folder / "result.json").is_file(),
-        imported=_read_if_there(folder / "import.json"),
+        imported=read_json_if_there(folder / "import.json"),
         scores=collect_scores(_evaluations(folder)),
         calibration=read_calibration(folder),
         pairs=_by_title(load_evidence(folder, PairEvidence, "pairs-*")),
@@ -89,10 +91,6 @@ def _evaluations(folder: Path) -> list[dict[str, Any]]:
     paths = [folder / "evaluation.json", *(folder / "evaluations").glob("*.json")]
     there = [path for path in paths if path.is_file()]
     return [read_json(path) for path in sorted(there, key=lambda path: path.stat().st_mtime)]
-
-
-def _read_if_there(path: Path) -> Any:
-    return read_json(path) if path.is_file() else None
 
 
 def _by_title(evidence: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from rich.console import Console
 from sphereface_jax.data.megaface import read_megaface_features
 from sphereface_jax.data.vectors import FaceVectors, load_vectors
 from sphereface_jax.tasks.task import FaceImages, Missing, Task
+from sphereface_jax.training.terminal import counting
 
 
 class VectorSource(Protocol):
@@ -91,8 +92,6 @@ class RunVectors:
         return [embedded[number] for number in range(len(wanted))]
 
     def _embed(self, images: FaceImages) -> FaceVectors:
-        from sphereface_jax.training.reporting import counting
-
         with counting(self._console, "embedding", "images", len(images.names)) as advance:
             embeddings, mirrored = self._embedder.embed_source(images.source, advance=advance)
         return FaceVectors(list(images.names), embeddings, mirrored)

@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 # reads the run's own lines.
 logging.getLogger("absl").setLevel(logging.ERROR)
 logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
+logging.getLogger("asyncio").addFilter(lambda record: "orbax" not in record.getMessage())
 
 WEIGHTS = ("params", "model_state", "prototypes", "ema_params")
 """The fields of the state that a trained network is made of; the others go on with the training."""

@@ -81,7 +81,7 @@ class LossConfig:
     name: str = "sphereface"
     """Any loss of sphereface_jax.losses.LOSSES."""
     margin: float | None = None
-    """Margin m; a whole number for sphereface."""
+    """Margin m; a whole number for sphereface, in radians where it is an angle (arcface)."""
     scale: float | None = None
     """Scale s, for the losses that normalise the embeddings."""
     gradient: Literal["exact", "detached", "caffe"] = "exact"

@@ -10,6 +10,7 @@ from sphereface_jax.training.objective import Objective
 from sphereface_jax.training.optimizer import make_schedule
 from sphereface_jax.training.reporting import Reporter, Stopwatch
 from sphereface_jax.training.run_folder import read_records
+from sphereface_jax.training.step_classes import make_sampler
 
 
 class NonFiniteLossError(RuntimeError):
@@ -80,7 +81,7 @@ class Ledger:
 
     def _warn_at_chance(self, record: dict[str, Any]) -> None:
         """Warns once where λ has reached its floor and the loss is still that of guessing."""
-        num_classes = self._objective.num_classes
+        num_classes = make_sampler(self._objective, self._config.batch_size).classes_drawn
         chance = math.log(num_classes)
         at_floor = record.get("annealing_lambda") == self._config.loss.lambda_minimum
         if self._watches_chance and at_floor and record["loss"] > 0.99 * chance:

@@ -23,13 +23,14 @@ from sphereface_jax.training.input import face_transform, open_training_data
 from sphereface_jax.training.ledger import Ledger, NonFiniteLossError
 from sphereface_jax.training.model_card import write_model_card
 from sphereface_jax.training.partition import shard_batch
-from sphereface_jax.training.reporting import Reporter, warn
+from sphereface_jax.training.reporting import Reporter
 from sphereface_jax.training.run_folder import RunFolder, read_json, read_records, write_json
 from sphereface_jax.training.saved_run import check_checkpoint, check_start, start_from
 from sphereface_jax.training.saving import PATIENCE_AT_THE_END, PATIENCE_WHEN_STOPPED, Saver
 from sphereface_jax.training.signals import Caught, Interrupted, catch_signals
 from sphereface_jax.training.state import TrainState
 from sphereface_jax.training.suspects import name_batch
+from sphereface_jax.training.terminal import say, warn
 from sphereface_jax.training.trainer import Trainer, make_trainer
 from sphereface_jax.training.validation import Validator
 
@@ -60,7 +61,7 @@ def train(
     run.check()
     if run.result.is_file():
         result = read_json(run.result)
-        console.print(f"{run.path} is finished at step {result['step']}; nothing to do.")
+        say(console, f"{run.path} is finished at step {result['step']}; nothing to do.")
         return result
     if config.init_from is not None and not run.is_begun:
         check_start(config)
@@ -73,12 +74,12 @@ def train(
                 run.checkpoints, keep=config.keep_checkpoints, warn=lambda line: warn(console, line)
             )
         )
-        state = _initial_state(trainer, checkpoints, console)
+        state = _initial_state(trainer, source, checkpoints, console)
         start = int(state.step)
         run.cut_back(start)
         _introduce(trainer, source, start, console)
         reporter = stack.enter_context(Reporter(run, console, start=start, steps=config.steps))
-        saver = Saver(checkpoints, config, trainer.objective.num_classes, reporter.warn)
+        saver = Saver(checkpoints, config, source.identities, reporter.warn)
         validator = Validator(held_out, config, trainer.graph) if held_out is not None else None
         record = _run_steps(trainer, state, source, saver, reporter, validator)
         if is_main():
@@ -87,17 +88,18 @@ def train(
     return record
 
 
-def _initial_state(trainer: Trainer, checkpoints: Checkpoints, console: Console) -> TrainState:
+def _initial_state(
+    trainer: Trainer, source: FaceSource, checkpoints: Checkpoints, console: Console
+) -> TrainState:
     """The newest checkpoint's state, or a fresh one, or a fresh one with another run's weights."""
     config = trainer.config
     if checkpoints.latest_step() is not None:
-        num_classes = trainer.objective.num_classes
-        check_checkpoint(checkpoints.progress(), config.out, config, num_classes)
+        check_checkpoint(checkpoints.progress(), config.out, config, source.identities)
         return checkpoints.restore(trainer.like)
     state = trainer.init()
     if config.init_from is not None:
         state, said = start_from(state, config, trainer.objective.num_classes)
-        console.print(said, highlight=False)
+        say(console, said)
     return state
 
 
@@ -105,11 +107,11 @@ def _introduce(trainer: Trainer, source: FaceSource, start: int, console: Consol
     config = trainer.config
     weights = sum(leaf.size for leaf in jax.tree.leaves(trainer.like.params))
     doing = f"Resuming from step {start}:" if start else "Training"
-    console.print(
+    say(
+        console,
         f"{doing} {config.model.name} ({weights / 1e6:.1f} M weights) "
         f"with {config.loss.name} on {len(source):,} images of {len(source.identities):,} "
         f"identities, {trainer.mesh.size} × {jax.devices()[0].device_kind}, into {config.out}",
-        highlight=False,
     )
 
 

@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from sphereface_jax.training.config import TrainConfig
-from sphereface_jax.training.run_folder import read_config, read_json, write_atomically, write_json
+from sphereface_jax.training.run_folder import (
+    file_name,
+    read_config,
+    read_json_if_there,
+    write_atomically,
+    write_json,
+)
 
 _EVALUATIONS = "evaluations"
 _RATES = {"tar_at_far": "TAR", "dir_at_far": "DIR"}
@@ -33,9 +39,8 @@ protected by law in many places; whoever uses this answers for that."""
 
 def store_evaluation(run: Path, name: str, evaluation: dict[str, Any]) -> None:
     """Keeps the JSON of an evaluation with the run, in place of an earlier one of that name."""
-    safe = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
     (run / _EVALUATIONS).mkdir(exist_ok=True)
-    write_json(run / _EVALUATIONS / f"{safe.strip('.')[:100]}.json", evaluation)
+    write_json(run / _EVALUATIONS / f"{file_name(name)}.json", evaluation)
 
 
 def write_model_card(run: Path) -> None:
@@ -51,21 +56,17 @@ def write_model_card(run: Path) -> None:
 def model_card(run: Path) -> str:
     """Returns the text of a run's card; errors as in `write_model_card`."""
     config = read_config(run)
-    imported = _read(run / "import.json")
+    imported = read_json_if_there(run / "import.json")
     sections = {
         "Model": _model(config, imported),
         "Data": _data(config, imported),
-        "Training": _training(config, imported, _read(run / "result.json")),
+        "Training": _training(config, imported, read_json_if_there(run / "result.json")),
         "Results": "\n".join(_results(run)),
         "Not measured": _NOT_MEASURED,
         "Use and misuse": _USE,
     }
     body = "".join(f"\n## {title}\n\n{text}\n" for title, text in sections.items())
     return f"# {run.resolve().name}: {config.model.name}\n{body}"
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    return read_json(path) if path.is_file() else None
 
 
 def _model(config: TrainConfig, imported: dict[str, Any] | None) -> str:
@@ -120,7 +121,7 @@ def _results(run: Path) -> Iterator[str]:
     """Yields a table of the evaluations that are stored with the run, and its threshold."""
     rows = []
     for path in (run / "evaluation.json", *sorted((run / _EVALUATIONS).glob("*.json"))):
-        evaluation = _read(path) or {}
+        evaluation = read_json_if_there(path) or {}
         for name, numbers in evaluation.get("protocols", {}).items():
             where = numbers.get("input", "held-out identities")
             where += ", detected and aligned" * evaluation.get("align", False)
@@ -131,7 +132,7 @@ def _results(run: Path) -> Iterator[str]:
     else:
         yield "| protocol | on | numbers | file |\n|---|---|---|---|"
         yield from rows
-    point = _read(run / "calibration.json")
+    point = read_json_if_there(run / "calibration.json")
     if point is not None:
         yield (
             f"\n`sphereface compare` says the same person above a cosine of "

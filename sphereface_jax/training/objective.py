@@ -1,6 +1,7 @@
 """The loss of a run: a loss of the library by name, its hyper-parameters and its annealed λ."""
 
 import functools
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,17 @@ from sphereface_jax.heads.over_classes import nearest
 from sphereface_jax.losses import LOSSES
 from sphereface_jax.schedules import annealed_lambda
 from sphereface_jax.training.config import LossConfig
+
+# The hyper-parameters that are angles, by the loss and, where it has them, its variant.
+_ANGLES = {
+    ("sphereface2", "A"): ("margin",),
+    ("arcface", None): ("margin",),
+    ("combined_margin", None): ("m2",),
+    ("subcenter_arcface", None): ("margin",),
+    ("curricularface", None): ("margin",),
+    ("magface", None): ("lower_margin", "upper_margin"),
+    ("adaface", None): ("margin",),
+}
 
 
 @dataclass(frozen=True)
@@ -163,6 +175,21 @@ class Objective:
             "target_angle": jnp.degrees(safe_arccos(target)).mean(),
             "embedding_norm": jnp.linalg.norm(embeddings, axis=1).mean(),
         }
+
+
+def require_radians(objective: Objective) -> None:
+    """Checks that the margins that are angles are not in degrees.
+
+    Raises:
+      ValueError: one is larger than π.
+    """
+    given = objective.hyperparameters
+    for name in _ANGLES.get((objective.config.name, given.get("variant")), ()):
+        if given.get(name, 0) > math.pi:
+            raise ValueError(
+                f"loss.{name}: expected an angle in radians, at most π, got {given[name]:g}; "
+                f"{given[name]:g} degrees are {math.radians(given[name]):.4g}"
+            )
 
 
 def _number_or_text(value: str) -> float | str:

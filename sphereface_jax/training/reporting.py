@@ -1,78 +1,28 @@
 """What a run says while it runs: metrics.jsonl, TensorBoard event files, and the terminal."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
 
 from sphereface_jax.training.distributed import is_main
 from sphereface_jax.training.logs import EventLog, RecordLog
 from sphereface_jax.training.run_folder import RunFolder
-
-
-class RateColumn(ProgressColumn):
-    """Things done a second."""
-
-    def __init__(self, unit: str):
-        super().__init__()
-        self.unit = unit
-
-    def render(self, task: Task) -> Text:
-        """Returns the rate, or a dash before the first advance."""
-        return Text(f"{task.speed:,.1f} {self.unit}/s" if task.speed else f"– {self.unit}/s")
-
-
-def progress_bar(console: Console, unit: str) -> Progress:
-    """A bar with what is done, the rate and the time left; silent where there is no terminal."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        RateColumn(unit),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )
-
-
-@contextmanager
-def counting(
-    console: Console, description: str, unit: str, total: int
-) -> Iterator[Callable[[int], None]]:
-    """Shows a bar while the context lasts; yields the function that counts things done."""
-    with progress_bar(console, unit) as progress:
-        task = progress.add_task(description, total=total)
-        yield lambda count: progress.advance(task, count)
-
-
-def warn(console: Console, message: str) -> None:
-    """Says something that the user should act on."""
-    console.print(f"warning: {message}", style="yellow", highlight=False)
+from sphereface_jax.training.terminal import progress_bar, say, warn
 
 
 class Stopwatch:
     """Measures images a second and the share of time spent waiting for input, between logs."""
 
     def __init__(self) -> None:
+        self._start_lap()
+
+    def _start_lap(self) -> None:
         self._start = time.perf_counter()
-        self._waited = 0.0
-        self._images = 0
+        self._waited, self._images = 0.0, 0
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -92,7 +42,7 @@ class Stopwatch:
             "images_per_second": self._images / elapsed,
             "input_wait_share": self._waited / elapsed,
         }
-        self.__init__()  # type: ignore[misc]
+        self._start_lap()
         return rates
 
 
@@ -142,15 +92,15 @@ class Reporter:
         if self.console.is_terminal:
             self._progress.update(self._task, description=line)
         else:
-            self.console.print(line, highlight=False)
+            say(self.console, line)
 
     def validation(self, record: dict[str, Any]) -> None:
         """Logs a score on held-out identities."""
         self._log(self._validation, record, prefix="validation/")
-        self.console.print(
+        say(
+            self.console,
             f"step {record['step']:>6}  held-out identities: accuracy "
             f"{record['accuracy_10_fold']:.2%} ± {record['accuracy_std']:.2%}",
-            highlight=False,
         )
 
     def warn(self, message: str) -> None:

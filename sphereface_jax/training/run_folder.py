@@ -12,6 +12,7 @@ RUN/result.json         the last step's metrics; its presence says that the run 
 
 import fcntl
 import json
+import re
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -47,6 +48,16 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path}: expected JSON, got {error}") from error
 
 
+def read_json_if_there(path: Path) -> Any:
+    """Reads JSON as `read_json` does; None where there is no such file."""
+    return read_json(path) if path.is_file() else None
+
+
+def file_name(title: str) -> str:
+    """A title as the name of a file: letters, digits, `_`, `-` and dots inside, 100 at most."""
+    return re.sub(r"[^\w.-]", "_", title).strip(".")[:100]
+
+
 def read_config(run: Path) -> TrainConfig:
     """Reads the config of a run.
 
@@ -73,13 +84,6 @@ def read_records(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             break
     return records
-
-
-def cut_records(path: Path, last_step: int) -> None:
-    """Drops the records after a step, which a resumed run will write again."""
-    kept = [record for record in read_records(path) if record["step"] <= last_step]
-    if path.is_file():
-        write_atomically(path, "".join(json.dumps(record) + "\n" for record in kept))
 
 
 class RunFolder:
@@ -179,5 +183,7 @@ class RunFolder:
         """Drops what was logged after the step that training resumes from."""
         if not is_main():
             return
-        cut_records(self.metrics, last_step)
-        cut_records(self.validation, last_step)
+        for path in (self.metrics, self.validation):
+            if path.is_file():
+                kept = [record for record in read_records(path) if record["step"] <= last_step]
+                write_atomically(path, "".join(json.dumps(record) + "\n" for record in kept))

@@ -1,6 +1,9 @@
 """A trained network, read back from its run's folder; and a new run that starts from one."""
 
 import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,7 @@ from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
 from sphereface_jax.training.checkpoint import Checkpoints, abstract
-from sphereface_jax.training.config import TrainConfig, from_dict
+from sphereface_jax.training.config import TrainConfig, from_dict, to_dict
 from sphereface_jax.training.objective import Objective
 from sphereface_jax.training.run_folder import read_config
 from sphereface_jax.training.state import TrainState
@@ -76,8 +79,26 @@ def load_run(path: Path) -> SavedRun:
     )
 
 
+def describe_run(config: TrainConfig, identities: Sequence[str]) -> dict[str, Any]:
+    """Returns what a checkpoint holds beside the state, to know what it belongs to.
+
+    Args:
+      config: of the run.
+      identities: names of the people that it learns, in the order of their labels.
+    """
+    names = json.dumps([str(name) for name in identities]).encode()
+    return {
+        "num_classes": len(identities),
+        "identities": hashlib.sha256(names).hexdigest(),
+        "config": to_dict(config),
+    }
+
+
 def check_checkpoint(
-    progress: dict[str, Any], run: Path, config: TrainConfig, num_classes: int | None = None
+    progress: dict[str, Any],
+    run: Path,
+    config: TrainConfig,
+    identities: Sequence[str] | None = None,
 ) -> None:
     """Refuses a checkpoint of another network, or of other identities, before it is restored.
 
@@ -85,10 +106,10 @@ def check_checkpoint(
       progress: what was saved beside the state.
       run: the run's folder.
       config: of the run.
-      num_classes: how many identities there are to go on with; None where that does not matter.
+      identities: the people to go on with, by label; None where that does not matter.
 
     Raises:
-      ValueError: the checkpoint does not belong to the config, or to that many identities.
+      ValueError: the checkpoint does not belong to the config, or to these people.
     """
     saved = from_dict(TrainConfig, progress["config"], where=f"{run / 'checkpoints'}")
     if _network(saved) != _network(config):
@@ -96,11 +117,15 @@ def check_checkpoint(
             f"{run}: expected a checkpoint of {_network(config)}, as config.json says, got one of "
             f"{_network(saved)}; put back the config.json and checkpoints that belong together"
         )
-    if num_classes is not None and num_classes != progress["num_classes"]:
+    if identities is None:
+        return
+    ours, count = describe_run(config, identities), progress["num_classes"]
+    # Early checkpoints know how many people there were, not their names.
+    if any(progress.get(key, ours[key]) != ours[key] for key in ("num_classes", "identities")):
+        got = f"{len(identities):,}" if len(identities) != count else "as many with other names"
         raise ValueError(
-            f"{config.data.train}: expected the {progress['num_classes']:,} identities that {run} "
-            f"learns, got {num_classes:,}; put the data back, or go on in another --out with "
-            f"--init-from {run}"
+            f"{config.data.train}: expected the {count:,} identities that {run} learns, got {got}; "
+            f"put the data back, or go on in another --out with --init-from {run}"
         )
 
 

@@ -6,13 +6,14 @@ is the next try. At the end, where the state would be lost, the run waits for ro
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 
 from sphereface_jax.training.checkpoint import Checkpoints, NonFiniteStateError
-from sphereface_jax.training.config import TrainConfig, to_dict
+from sphereface_jax.training.config import TrainConfig
 from sphereface_jax.training.ledger import NonFiniteLossError
+from sphereface_jax.training.saved_run import describe_run
 from sphereface_jax.training.state import TrainState
 
 PATIENCE_AT_THE_END = 600.0
@@ -29,7 +30,7 @@ class Saver:
     Args:
       checkpoints: of the run.
       config: of the run.
-      num_classes: identities that it learns.
+      identities: names of the people that it learns, by label.
       warn: told in one line of what could not be saved.
     """
 
@@ -37,11 +38,11 @@ class Saver:
         self,
         checkpoints: Checkpoints,
         config: TrainConfig,
-        num_classes: int,
+        identities: Sequence[str],
         warn: Callable[[str], None],
     ):
         self._checkpoints, self._config, self._warn = checkpoints, config, warn
-        self._num_classes = num_classes
+        self._description = describe_run(config, identities)
         self._under_way: int | None = None
 
     def save(self, step: int, state: TrainState) -> None:
@@ -99,11 +100,7 @@ class Saver:
                 return
 
     def _start(self, step: int, state: TrainState) -> None:
-        progress = {
-            "examples": step * self._config.batch_size,
-            "num_classes": self._num_classes,
-            "config": to_dict(self._config),
-        }
+        progress = {"examples": step * self._config.batch_size} | self._description
         try:
             self._checkpoints.save(step, state, progress)
         except NonFiniteStateError as error:

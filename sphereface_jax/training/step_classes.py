@@ -13,7 +13,7 @@ import optax
 
 from sphereface_jax.heads.sampling import Sample, Sampler
 from sphereface_jax.training.objective import Objective
-from sphereface_jax.training.state import TrainState
+from sphereface_jax.training.state import TrainState, padded_classes
 
 
 @dataclass(frozen=True)
@@ -66,19 +66,23 @@ class SampledClasses(StepClasses):
         return jax.tree.map(put, whole, (prototypes, opt_state))
 
 
+def make_sampler(objective: Objective, batch_size: int) -> Sampler:
+    """Returns what draws the classes of a step; at a rate of 1, all of them."""
+    return Sampler(
+        rows=padded_classes(objective.num_classes),
+        num_classes=objective.num_classes,
+        rate=objective.config.sample_rate,
+        batch_size=batch_size,
+        mesh=objective.mesh,
+    )
+
+
 def choose_classes(state: TrainState, labels: jax.Array, objective: Objective) -> StepClasses:
     """Returns the classes of a step: all, or those that its number and the run's key draw."""
     prototypes, opt_state = state.prototypes, state.opt_state["prototypes"]
-    rate = objective.config.sample_rate
-    if rate == 1:
+    if objective.config.sample_rate == 1:
         return StepClasses(prototypes, opt_state, labels, objective.num_classes)
-    sampler = Sampler(
-        rows=prototypes.shape[0],
-        num_classes=objective.num_classes,
-        rate=rate,
-        batch_size=labels.size,
-        mesh=objective.mesh,
-    )
+    sampler = make_sampler(objective, labels.size)
     key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
     sample = sampler.draw(key, labels)
 

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from sphereface_jax.training.checkpoint import abstract
 from sphereface_jax.training.config import TrainConfig
 from sphereface_jax.training.gradient import require_separable
-from sphereface_jax.training.objective import Objective
+from sphereface_jax.training.objective import Objective, require_radians
 from sphereface_jax.training.optimizer import make_optimizer
 from sphereface_jax.training.partition import make_mesh, state_sharding
 from sphereface_jax.training.state import TrainState, create_state, make_model
@@ -87,6 +87,7 @@ def make_trainer(
     mesh = make_mesh(config.mesh, batch_size=config.batch_size, accumulate=config.accumulate)
     shares = config.mesh.model > 1 or config.loss.class_block is not None
     objective = Objective(config.loss, num_classes, mesh if shares and mesh.size > 1 else None)
+    require_radians(objective)
     name = config.optimizer.name if tx is None else "the one given"
     tx = tx or make_optimizer(config.optimizer, config.steps)
     if config.loss.sample_rate < 1:

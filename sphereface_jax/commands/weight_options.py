@@ -1,0 +1,57 @@
+"""The options of `sphereface import` and `sphereface export`.
+
+A light module, for the command line is read before anything heavy is imported.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """Which weights to read, and what is known about them."""
+
+    weights: Positional[Path]
+    """FILE, or FILE/KEY for a part of it."""
+    arch: str
+    """The network, such as sphere20a, sfnet20_bn, iresnet50, mobilefacenet."""
+    out: Path
+    """Folder of the run; it must not exist yet."""
+    class_weights: Path | None = None
+    """FILE or FILE/KEY of the class weights, [C, D] or [D, C], to go on training with."""
+    embedding_dim: int = 512
+    """Length of an embedding."""
+    channels: tuple[int, int, int, int] = (64, 128, 256, 512)
+    """Of the network's stages."""
+    color_order: Literal["bgr", "rgb"] | None = None
+    """Of the pixels; by default that of the network's source."""
+    image_size: tuple[int, int] | None = None
+    """Height and width; by default those of the network's source."""
+    pixel_divisor: float | None = None
+    """Pixels become (x - 127.5) / divisor; by default that of the network's source."""
+    license: str = ""
+    """Of the faces that it was trained on, for the model card."""
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Which files to write of a run; each must not exist yet."""
+
+    run: Positional[Path]
+    """Folder of the run."""
+    safetensors: Path | None = None
+    """The weights under their PyTorch names."""
+    torch: Path | None = None
+    """The same as a state dict for torch.load."""
+    onnx: Path | None = None
+    """An ONNX file, which takes RGB faces of any number at a time."""
+    stablehlo: Path | None = None
+    """An artifact for jax.export.deserialize."""
+    onnx_input: Literal["float", "uint8"] = "float"
+    """float [N, 3, H, H] as InsightFace's tools feed it, (x - 127.5) / 127.5 whatever the run's own
+    preprocessing, or uint8 [N, H, H, 3]."""
+    normalize: bool = False
+    """Make the embeddings of ONNX and StableHLO unit length."""
