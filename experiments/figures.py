@@ -10,18 +10,12 @@ than kept in the repository.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 
 from experiments import plots, sphere_figure, tables
-from experiments.benchmarks.machine import RESULTS
-from experiments.benchmarks.tables import machine
-from sphereface_jax.training.run_folder import read_json, write_atomically
-
-DOCS = Path(__file__).resolve().parent.parent / "docs"
-PUBLISHED = Path(__file__).resolve().parent / "published.json"
-Results = Mapping[str, Any]
+from experiments.pages import HERE, IMAGES, RESULTS, Results, machine, table, write
+from sphereface_jax.training.run_folder import read_json
 
 
 @dataclass(frozen=True)
@@ -148,12 +142,10 @@ def chapter(name: str, section: Section, preset: str, results: Results) -> str:
 
 def published() -> str:
     """The table of others' numbers."""
-    content = read_json(PUBLISHED)
-    columns = {key: lambda row, key=key: row[key] for key in ("test", "number", "source")}
-    rows = [(row["setting"], row) for row in content["rows"]]
-    return f"## Published by others\n\n{content['note']}\n\n" + tables.table(
-        rows, "setting", columns
-    )
+    content, header = read_json(HERE / "published.json"), ("setting", "test", "number", "source")
+    rows = [[row[column] for column in header] for row in content["rows"]]
+    shown = table(header, rows, numbers=False)
+    return f"## Published by others\n\n{content['note']}\n\n{shown}"
 
 
 def page(found: Mapping[str, tuple[Section, str, Results]]) -> str:
@@ -170,19 +162,13 @@ def page(found: Mapping[str, tuple[Section, str, Results]]) -> str:
 
 def main() -> None:
     """Writes the page and its figures."""
-    matplotlib.rcParams |= {
-        "axes.titlesize": 10,
-        "svg.fonttype": "none",
-        "svg.hashsalt": "sphereface_jax",
-    }
-    images, found = DOCS / "images", measured()
-    images.mkdir(parents=True, exist_ok=True)
+    matplotlib.rcParams["axes.titlesize"] = 10
+    found = measured()
     for name, (section, _, results) in found.items():
         for end, draw in section.figures.items():
-            draw(results, images / f"{name}{end}")
-            print(images / f"{name}{end}")
-    write_atomically(DOCS / "results.md", page(found))
-    print(DOCS / "results.md")
+            draw(results, IMAGES / f"{name}{end}")
+            print(IMAGES / f"{name}{end}")
+    write("results.md", page(found))
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ leave as ONNX, and onnxruntime embeds the same images from pixels alone; its vec
 protocol. The two accuracies must be equal, and each image's two vectors have a cosine within 1e-4
 of 1; so must those of the package `insightface`, where it is installed and faces are 112×112.
 
-    python experiments/import_export_lfw.py --run RUN --pairs lfw/pairs.txt --images lfw/aligned_112
-    python experiments/import_export_lfw.py --preset smoke    # synthetic faces, under a minute
+    python -m experiments.import_export_lfw --run RUN --pairs lfw/pairs.txt --images lfw/aligned_112
+    python -m experiments.import_export_lfw --preset smoke    # synthetic faces, under a minute
 
 Needs the extra `onnx`. Results go to --out as JSON; nothing else stays.
 """

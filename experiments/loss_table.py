@@ -1,6 +1,6 @@
 """The table of losses: writes docs/losses.md and docs/images/loss_gradients.svg.
 
-    python experiments/loss_table.py
+    python -m experiments.loss_table
 
 Formulas, defaults and sources come from the rows of `LOSSES`; slopes and curves are computed by the
 library. tests/test_docs.py holds that the page is what this file writes.
@@ -11,17 +11,19 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from matplotlib.figure import Figure
 
+from experiments import plots
+from experiments.pages import IMAGES, table, write
 from sphereface_jax import LOSSES
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
 ANGLES = (30, 60, 80)  # degrees
 NORM, NUM_CLASSES = 30.0, 10_572
 
 PAGE = """\
 # Losses
 
-Written by `python experiments/loss_table.py`; do not edit.
+Written by `python -m experiments.loss_table`; do not edit.
 
     NAME_loss(embeddings [B, D], prototypes [C, D], labels [B], *, ...) -> [B]
     NAME_logits(embeddings [B, D], prototypes [C, D], labels [B], *, ...) -> [B, C]
@@ -40,9 +42,7 @@ in, where the plain cosine's would be sin θ = {sines} (‖x‖ = {norm:g}; stat
 {classes:,} classes). It does not show what a loss does to the other classes, where the margins of
 `sphereface_r` v2 and `curricularface` are.
 
-| loss | formula | defaults | slope | source |
-|---|---|---|---|---|
-{rows}
+{losses}
 
 ![Slopes of the target's logit by its angle](images/loss_gradients.svg)
 
@@ -71,7 +71,7 @@ after every update, as that layer does.
 `tests/test_parity_losses.py` compares values and gradients.
 
 | theirs | ours | where they differ |
-|---|---|---|
+| --- | --- | --- |
 | `SphereFaceLoss(margin=m)` | `sphereface_loss(margin=m)` | theirs has no λ, and a further \
 factor `scale` |
 | `ArcFaceLoss(margin=28.6)` | `arcface_loss(margin=0.4992, beyond="linear")` | theirs takes \
@@ -116,13 +116,12 @@ def slope(name: str, degrees: jax.Array) -> jax.Array:
     return -jax.vmap(jax.grad(target))(jnp.radians(degrees))
 
 
-def table_row(name: str) -> str:
+def table_row(name: str) -> list[str]:
     """A loss as a row of the page's table."""
     row = LOSSES[name]
     defaults = ", ".join(f"{key} {value}" for key, value in row.hyperparameters.items())
     slopes = ", ".join(f"{value:.2f}" for value in slope(name, jnp.array(ANGLES, jnp.float32)))
-    cells = [f"`{name}`", row.formula.replace("\n", "<br>"), defaults, slopes, row.source]
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return [f"`{name}`", row.formula.replace("\n", "<br>"), defaults, slopes, row.source]
 
 
 def page() -> str:
@@ -133,21 +132,20 @@ def page() -> str:
         sines=", ".join(f"{np.sin(np.radians(angle)):.2f}" for angle in ANGLES),
         norm=NORM,
         classes=NUM_CLASSES,
-        rows="\n".join(table_row(name) for name in LOSSES),
+        losses=table(
+            ("loss", "formula", "defaults", "slope", "source"),
+            map(table_row, LOSSES),
+            numbers=False,
+        ),
         stateful=", ".join(f"`{name}`" for name, row in LOSSES.items() if row.start),
     )
 
 
 def draw(path: Path) -> None:
     """Plots the slopes of all losses over the angle."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    matplotlib.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "sphereface_jax"}
-    from matplotlib import pyplot
-
     degrees = np.linspace(1, 179, 179)
-    figure, axes = pyplot.subplots(4, 3, figsize=(9, 9), sharex=True, layout="constrained")
+    figure = Figure(figsize=(9, 9), layout="constrained")
+    axes = figure.subplots(4, 3, sharex=True)
     shown = [name for name in LOSSES if name not in ("softmax", "subcenter_arcface")]
     for axis, name in zip(axes.flat, shown, strict=False):
         axis.plot(degrees, np.sin(np.radians(degrees)), color="0.7", linewidth=1)
@@ -161,15 +159,13 @@ def draw(path: Path) -> None:
         axis.set_axis_off()
     figure.supxlabel("angle to the target's prototype in degrees")
     figure.supylabel("slope of the target's logit, by the scale; grey: without a margin")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Date": None})
-    pyplot.close(figure)
+    plots.save(figure, path)
 
 
 def main() -> None:
     """Writes the page and its figure."""
-    draw(DOCS / "images" / "loss_gradients.svg")
-    (DOCS / "losses.md").write_text(page(), encoding="utf-8")
+    draw(IMAGES / "loss_gradients.svg")
+    write("losses.md", page())
 
 
 if __name__ == "__main__":

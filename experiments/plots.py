@@ -1,18 +1,18 @@
-"""The figures of docs/results.md besides the spheres."""
+"""The look of the figures of docs/, and those of docs/results.md besides the spheres."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from experiments.sphere_figure import COLOURS, GREY, INK
+from experiments.pages import Results
 
-Results = Mapping[str, Any]
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+INK, GREY = "#24292f", "#6e7781"
 
 
 def new_figure(width: float, height: float, columns: int) -> tuple[Figure, list[Axes]]:
@@ -30,9 +30,12 @@ def new_figure(width: float, height: float, columns: int) -> tuple[Figure, list[
     return figure, axes
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Writes an SVG that is the same wherever it is drawn."""
-    figure.savefig(path, metadata={"Date": None})
+def save(figure: Figure, path: Path, *, dpi: int | None = None) -> None:
+    """Writes a picture, an SVG with its text as text, that is the same whenever it is drawn."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    is_vector = path.suffix == ".svg"
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "sphereface_jax"}):
+        figure.savefig(path, dpi=dpi, metadata={"Date": None} if is_vector else {"Software": None})
 
 
 def scored(results: Results) -> dict[str, Results]:

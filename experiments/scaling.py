@@ -1,9 +1,9 @@
 """How memory, bytes sent and step time grow: writes docs/scaling.md and docs/images/scaling.svg.
 
-    python experiments/scaling.py
+    python -m experiments.scaling
 
 The formulas are below, in `Layout`; the constants are measured on one machine by
-`experiments/benchmarks/scaling.py` and read from experiments/results/scaling.json. The page first
+`experiments.benchmarks.scaling` and read from experiments/results/scaling.json. The page first
 holds the formulas against what XLA says of eight devices, then follows them to 4,096. The last
 panel's machine is `WHAT_IF`: round numbers, of no product; put yours in their place.
 """
@@ -14,13 +14,13 @@ import math
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
+from experiments import plots
+from experiments.pages import DOCS, HERE, RESULTS, table, write
 from sphereface_jax import LOSSES
 from sphereface_jax.training.config import LossConfig
 from sphereface_jax.training.objective import Objective
-
-HERE = Path(__file__).resolve().parent
-DOCS, PAGE = HERE.parent / "docs", HERE / "scaling_page.md"
-RESULTS = HERE / "results" / "scaling.json"
 
 DIM = 512
 IMAGES = 64  # a device and step
@@ -28,6 +28,12 @@ CLASSES = (10**4, 10**5, 10**6, 10**7, 10**8)
 DEVICES = tuple(4**power for power in range(7))
 MOST_MODEL = 256  # prototypes are padded to a multiple of this
 MULTIPLICATIONS = 1.75e9  # of SphereNet-20 an image, forward
+CHECKED = (
+    *("data × model", "ZeRO-1", "state and batch, MB", "formula"),
+    *("temporaries, MB", "formula", "sent, MB", "formula"),
+)
+CONSTANTS = ("t_image", "t_similarity", "t_weight", "t_byte, loopback", "t_collective, loopback")
+EXTRAPOLATED = ("devices", "identities", "M", "memory, GiB", "sent a step, GB", "step, s")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,7 +198,7 @@ def activation_bytes(results: dict[str, Any]) -> float:
     return (many["temporaries"] - few["temporaries"]) / images
 
 
-def check_row(found: dict[str, Any], results: dict[str, Any]) -> str:
+def check_row(found: dict[str, Any], results: dict[str, Any]) -> list[str]:
     """A compiled step beside the formulas."""
     layout = compiled_layout(found, results)
     numbers = [
@@ -204,59 +210,64 @@ def check_row(found: dict[str, Any], results: dict[str, Any]) -> str:
         sum(layout.sent().values()),
     ]
     cells = [f"{layout.data} × {layout.model}", "yes" if layout.shard_optimizer else "no"]
-    return "| " + " | ".join(cells + [f"{number / 1e6:,.1f}" for number in numbers]) + " |"
+    return cells + [f"{number / 1e6:,.1f}" for number in numbers]
 
 
-def extrapolated_row(devices: int, classes: int, results: dict[str, Any]) -> str:
+def extrapolated_row(devices: int, classes: int, results: dict[str, Any]) -> list[str]:
     """A point of the last panel."""
     machine = assumed(**WHAT_IF)
     layout = quickest(devices, classes, results["weights"], machine)
     memory = layout.memory(activation_bytes(results)) / 2**30
     sent = sum(layout.sent().values()) / 1e9
-    return (
-        f"| {devices:,} | 10^{round(math.log10(classes))} | {layout.model} | {memory:,.1f} "
-        f"| {sent:.2f} | {layout.seconds(machine):.3g} |"
-    )
+    return [
+        f"{devices:,}",
+        f"10^{round(math.log10(classes))}",
+        f"{layout.model}",
+        f"{memory:,.1f}",
+        f"{sent:.2f}",
+        f"{layout.seconds(machine):.3g}",
+    ]
 
 
 def page(results: dict[str, Any]) -> str:
     """The text of docs/scaling.md."""
     few, *_, many = results["layouts"]
     whole = (name for name in LOSSES if Objective(LossConfig(name), 4).looks_at_whole_batch)
-    machine = results["machine"]
-    return PAGE.read_text(encoding="utf-8").format(
-        dim=DIM,
-        whole_batch=", ".join(f"`{name}`" for name in whole),
-        weights=results["weights"],
-        classes=results["num_classes"],
-        devices=few["data"] * few["model"],
-        checks="\n".join(check_row(found, results) for found in results["layouts"][:-1]),
-        few=few["images_a_device"],
-        many=many["images_a_device"],
-        activations=activation_bytes(results) / 1e6,
-        images=IMAGES,
-        cores=machine["cores"],
-        processor=machine["processor"],
-        load=machine["load_before"],
-        **dataclasses.asdict(measured(results)),
-        **WHAT_IF,
-        rows="\n".join(
-            extrapolated_row(devices, classes, results)
-            for classes in CLASSES
-            for devices in (1, 64, 4096)
-        ),
-        network_gb=8 * results["weights"] / 1e9,
+    machine, constants = results["machine"], dataclasses.astuple(measured(results))
+    return (
+        (HERE / "scaling_page.md")
+        .read_text(encoding="utf-8")
+        .format(
+            dim=DIM,
+            whole_batch=", ".join(f"`{name}`" for name in whole),
+            weights=results["weights"],
+            classes=results["num_classes"],
+            devices=few["data"] * few["model"],
+            checks=table(CHECKED, (check_row(found, results) for found in results["layouts"][:-1])),
+            few=few["images_a_device"],
+            many=many["images_a_device"],
+            activations=activation_bytes(results) / 1e6,
+            images=IMAGES,
+            cores=machine["cores"],
+            processor=machine["processor"],
+            load=machine["load_before"],
+            constants=table(CONSTANTS, [[f"{value:.3g} s" for value in constants]]),
+            **WHAT_IF,
+            extrapolated=table(
+                EXTRAPOLATED,
+                (
+                    extrapolated_row(devices, classes, results)
+                    for classes in CLASSES
+                    for devices in (1, 64, 4096)
+                ),
+            ),
+            network_gb=8 * results["weights"] / 1e9,
+        )
     )
 
 
 def draw(path: Path, results: dict[str, Any]) -> None:
     """Plots memory, bytes and seconds over the number of devices."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    matplotlib.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "sphereface_jax"}
-    from matplotlib import pyplot
-
     here, there = measured(results), assumed(**WHAT_IF)
     activations = activation_bytes(results)
     panels = [
@@ -265,7 +276,8 @@ def draw(path: Path, results: dict[str, Any]) -> None:
         ("step, s: devices like this machine", here, lambda layout: layout.seconds(here)),
         ("step, s: the accelerator supposed", there, lambda layout: layout.seconds(there)),
     ]
-    figure, axes = pyplot.subplots(2, 2, figsize=(9, 7), sharex=True, layout="constrained")
+    figure = Figure(figsize=(9, 7), layout="constrained")
+    axes = figure.subplots(2, 2, sharex=True)
     for axis, (title, machine, value) in zip(axes.flat, panels, strict=True):
         for classes in CLASSES:
             layouts = [quickest(n, classes, results["weights"], machine) for n in DEVICES]
@@ -278,16 +290,14 @@ def draw(path: Path, results: dict[str, Any]) -> None:
         axis.set_xticks(DEVICES, [f"{n:,}" for n in DEVICES])
     axes.flat[0].legend(title="identities", fontsize=8)
     figure.supxlabel("devices")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Date": None})
-    pyplot.close(figure)
+    plots.save(figure, path)
 
 
 def main() -> None:
     """Writes the page and its figure."""
-    results = json.loads(RESULTS.read_text())
+    results = json.loads((RESULTS / "scaling.json").read_text())
     draw(DOCS / "images" / "scaling.svg", results)
-    (DOCS / "scaling.md").write_text(page(results), encoding="utf-8")
+    write("scaling.md", page(results))
 
 
 if __name__ == "__main__":

@@ -17,9 +17,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from plotly.subplots import make_subplots
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-INK, GREY, SAME, DIFFERENT = "#24292f", "#6e7781", "#0072B2", "#D55E00"
-BACKGROUND = "#ffffff"
+from experiments.plots import COLOURS, GREY, INK, save
+
+SAME, DIFFERENT = COLOURS[:2]
 SHADE = LinearSegmentedColormap.from_list("sphere", ["#ffffff", "#eef2f7", "#c9d3e0"])
 QUANTILE = 1.0  # per cent of the pairs that a mark leaves outside
 Spheres = dict[str, tuple[np.ndarray, np.ndarray]]
@@ -72,7 +72,7 @@ def draw_still(results: Mapping[str, Any], path: Path) -> None:
     """Writes the still, in the format that the path ends in."""
     spheres, labels = aligned_spheres(results), np.array(results["labels"])
     columns = len(spheres)
-    figure = Figure(figsize=(3.1 * columns, 5.2), facecolor=BACKGROUND)
+    figure = Figure(figsize=(3.1 * columns, 5.2), facecolor="white")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(
         2, columns, height_ratios=(3, 1.35), left=0.02, right=0.98, top=0.92, bottom=0.115,
@@ -90,7 +90,7 @@ def draw_still(results: Mapping[str, Any], path: Path) -> None:
         color=INK,
         fontsize=10,
     )
-    figure.savefig(path, dpi=160, metadata={"Date": None} if path.suffix == ".svg" else None)
+    save(figure, path, dpi=160)
 
 
 def draw_sphere(

@@ -1,19 +1,16 @@
 """The Markdown tables of docs/results.md, each from the results of one experiment."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
-Results = Mapping[str, Any]
+from experiments.pages import Results, table
+
 Columns = Mapping[str, Callable[[Results], str]]
 
 
-def table(rows: Iterable[tuple[str, Results]], first: str, columns: Columns) -> str:
+def by_column(rows: Iterable[tuple[str, Results]], first: str, columns: Columns) -> str:
     """A table with a line for each row; a cell whose number is not there is a dash."""
-    lines = [f"| {' | '.join([first, *columns])} |", "|---" * (len(columns) + 1) + "|"]
-    for name, found in rows:
-        cells = [name, *(_cell(make, found) for make in columns.values())]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    cells = ([name, *(_cell(make, found) for make in columns.values())] for name, found in rows)
+    return table([first, *columns], cells)
 
 
 def _cell(make: Callable[[Results], str], found: Results) -> str:
@@ -50,7 +47,7 @@ LEARNT: Columns = {
 
 def study(results: Results, first: str) -> str:
     """The table of an experiment of run_study."""
-    said = table(results["variants"].items(), first, LEARNT)
+    said = by_column(results["variants"].items(), first, LEARNT)
     gone = {name: row["diverged"] for name, row in results["variants"].items() if "diverged" in row}
     notes = [f"\n\n{name} diverged: {message}." for name, message in gone.items()]
     return said + "".join(notes)
@@ -64,7 +61,7 @@ def spheres(results: Results) -> str:
         "means, nearest two": lambda found: f"{found['angles']['inter_class_nearest_min']:.1f}°",
         "angular Fisher score": lambda found: f"{found['angular_fisher_score']:.4f}",
     }
-    return table(results["variants"].items(), "margin", columns)
+    return by_column(results["variants"].items(), "margin", columns)
 
 
 def classes(results: Results) -> str:
@@ -76,7 +73,7 @@ def classes(results: Results) -> str:
         "first loss": lambda found: f"{found['losses'][0]:.3f}",
         "last loss": lambda found: f"{found['losses'][-1]:.3f}",
     }
-    return table(results["variants"].items(), "head", columns)
+    return by_column(results["variants"].items(), "head", columns)
 
 
 def benchmarks(results: Results) -> str:
@@ -95,7 +92,7 @@ def benchmarks(results: Results) -> str:
         ),
         "size": _size,
     }
-    return table(rows, "benchmark", columns)
+    return by_column(rows, "benchmark", columns)
 
 
 def _size(found: Results) -> str:
@@ -123,4 +120,6 @@ def goals(results: Results) -> str:
         "last loss, PyTorch": lambda seed: f"{seed['there']['losses'][-1]:.4f}",
     }
     rows = [(said[name], goal) for name, goal in results["goals"].items()]
-    return table(rows, "", reached) + "\n\n" + table(results["seeds"].items(), "seed", by_seed)
+    return (
+        by_column(rows, "", reached) + "\n\n" + by_column(results["seeds"].items(), "seed", by_seed)
+    )

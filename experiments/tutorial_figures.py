@@ -1,14 +1,12 @@
 """The pictures of docs/tutorial.md, every curve and every region computed by the library.
 
-    python experiments/tutorial_figures.py [FOLDER]
+    python -m experiments.tutorial_figures
 
 A region is drawn where `sphereface_logits`, told that a point belongs to a class, gives that class
 the largest logit: where the loss is content.
 """
 
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import jax.numpy as jnp
 import matplotlib
@@ -16,21 +14,19 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from experiments.pages import IMAGES
+from experiments.plots import COLOURS, save
 from sphereface_jax import annealed_lambda, monotone_psi, sphereface_logits, sphereface_loss
 from sphereface_jax.geometry import cos_multiple
 from sphereface_jax.margins import sphereface
 
-IMAGES = Path(__file__).resolve().parent.parent / "docs" / "images"
 MARGINS = (1, 2, 3, 4)
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 GREY = "#d9d9d9"
 STYLE = {
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.titlesize": 11,
     "font.size": 10,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "sphereface_jax",
 }
 
 
@@ -188,17 +184,13 @@ FIGURES: dict[str, Callable[..., Figure]] = {
 }
 
 
-def main(folder: Path = IMAGES) -> None:
-    """Draws every picture into a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
+def main() -> None:
+    """Draws every picture."""
     with matplotlib.rc_context(STYLE):
         for name, draw in FIGURES.items():
-            is_vector = name.endswith(".svg")
-            draw().savefig(
-                folder / name, dpi=110, metadata={"Date": None} if is_vector else {"Software": None}
-            )
-            print(folder / name)
+            save(draw(), IMAGES / name, dpi=110)
+            print(IMAGES / name)
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:2]))
+    main()

@@ -2,7 +2,7 @@
 
 On a CPU, XLA gives 3×3 convolutions to YNNPACK where it can. Its own convolutions (Eigen's) are
 faster for the shapes of face networks, above all in the gradient of the weights:
-`experiments/benchmarks/layers.py` measures it.
+`python -m experiments.benchmarks.layers` measures it.
 """
 
 import functools

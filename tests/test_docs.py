@@ -93,8 +93,11 @@ def test_a_command_in_a_page_is_accepted(words: list[str], monkeypatch: pytest.M
 
 def test_a_script_in_a_page_exists() -> None:
     for page in PAGES:
-        for script in re.findall(r"python (experiments/\S+\.py)", page.read_text("utf-8")):
-            assert (ROOT / script).is_file(), f"{page.name} names {script}"
+        text = page.read_text("utf-8")
+        assert "python experiments/" not in text, f"{page.name}: write python -m experiments.NAME"
+        for name in re.findall(r"python -m (experiments[.\w]*\w)", text):
+            script = ROOT / f"{name.replace('.', '/')}.py"
+            assert script.is_file(), f"{page.name} names {name}"
 
 
 def test_the_example_of_a_loss_in_a_plain_loop_learns() -> None:
@@ -113,12 +116,12 @@ def test_the_example_of_adding_a_margin_is_a_loss() -> None:
 
 def test_the_table_of_losses_is_fresh() -> None:
     page = (ROOT / "docs" / "losses.md").read_text(encoding="utf-8")
-    assert page == loss_table.page(), "run `python experiments/loss_table.py`"
+    assert page == loss_table.page(), "run `python -m experiments.loss_table`"
 
 
 def test_the_benchmarks_are_fresh() -> None:
     page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
-    assert page == tables.page(), "run `python experiments/benchmarks/tables.py`"
+    assert page == tables.page(), "run `python -m experiments.benchmarks.tables`"
 
 
 def test_a_benchmark_that_was_not_run_has_no_section(tmp_path: Path) -> None:

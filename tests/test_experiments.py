@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import figures, plots, sphere_figure, study, tables
+from experiments import figures, pages, plots, sphere_figure, study, tables
 from experiments.benchmark_lists import draw_people, write_pairs
 
 STUDIES = {
@@ -146,11 +146,11 @@ def test_a_run_that_diverges_is_a_finding(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_the_page_of_results_is_fresh() -> None:
-    page = (figures.DOCS / "results.md").read_text(encoding="utf-8")
+    page = (pages.DOCS / "results.md").read_text(encoding="utf-8")
     assert page == figures.page(figures.measured()), "run `python -m experiments.figures`"
 
 
 def test_every_figure_on_the_page_is_there() -> None:
     for name, (section, _, _) in figures.measured().items():
         for end in section.figures:
-            assert end == ".html" or (figures.DOCS / "images" / f"{name}{end}").is_file()
+            assert end == ".html" or (pages.DOCS / "images" / f"{name}{end}").is_file()

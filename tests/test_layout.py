@@ -24,7 +24,7 @@ ALLOWED = {
     "evaluation": {"_checks", "geometry"},
     "tasks": {"_checks", "geometry", "data", "evaluation"},
     "interop": {"models", "data"},
-    "reports": {"evaluation"},
+    "reports": {"data", "evaluation"},
 }
 HEAVY = (
     *("flax", "optax", "grain", "orbax", "tensorflow_datasets"),

@@ -278,6 +278,14 @@ def test_names_from_outside_are_text(evaluated: Path) -> None:
     assert escape("a `b<c` d") == "a <code>b&lt;c</code> d"
 
 
+def test_a_name_in_backquotes_is_plain_text_in_attributes(evaluated: Path) -> None:
+    record = read_run(evaluated, "run")
+    page = render_report([dataclasses.replace(record, name="a `b`")])
+    assert "<title>a `b` – sphereface report</title>" in page
+    assert "<h1>a <code>b</code></h1>" in page
+    assert not re.search(r'(alt|aria-label)="[^"]*<', PLOTLY.sub("", page))
+
+
 def test_reports_refuse_what_is_no_run(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 import tyro
 
-from experiments import scaling
+from experiments import pages, scaling
+from experiments.benchmarks import scaling as benchmark
 from sphereface_jax.training.config import TrainConfig
 
 ROOT = Path(__file__).resolve().parent.parent
-BENCHMARKS = ROOT / "experiments" / "benchmarks"
-RESULTS = json.loads(scaling.RESULTS.read_text())
+RESULTS = json.loads((pages.RESULTS / "scaling.json").read_text())
 
 
 def test_the_page_is_fresh() -> None:
     page = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
-    assert page == scaling.page(RESULTS), "run `python experiments/scaling.py`"
+    assert page == scaling.page(RESULTS), "run `python -m experiments.scaling`"
 
 
 @pytest.mark.parametrize("found", RESULTS["layouts"])
@@ -37,11 +37,11 @@ def test_the_benchmark_s_smallest_part_prints_rates() -> None:
     flags = ["--part=rates", "--network=spherenet4", "--num-classes=256", "--class-block=64"]
     flags += ["--batch-size=2", "--head-batch-size=4", "--rounds=1"]
     printed = subprocess.run(
-        [sys.executable, BENCHMARKS / "scaling.py", *flags],
+        [sys.executable, "-m", "experiments.benchmarks.scaling", *flags],
         check=True,
         capture_output=True,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+        cwd=ROOT,
     ).stdout
     assert all(seconds > 0 for seconds in json.loads(printed.splitlines()[-1]).values())
 
@@ -55,12 +55,7 @@ def test_the_benchmark_s_smallest_part_prints_rates() -> None:
         ("{{0,2,4,6}", 4),
     ],
 )
-def test_a_program_s_bytes_are_counted(
-    monkeypatch: pytest.MonkeyPatch, groups: str, size: int
-) -> None:
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    import scaling as benchmark
-
+def test_a_program_s_bytes_are_counted(groups: str, size: int) -> None:
     closing = ",{1,3,5,7}}" if groups.startswith("{") else "<=[8]" if groups[0] == "[" else ""
     line = f"%a = (f32[3,5]{{1,0}}, s8[]) all-reduce(%b), replica_groups={groups}{closing}, x={{0}}"
     assert benchmark.collectives(line) == {f"all-reduce of {size}": {"count": 1, "bytes": 61}}

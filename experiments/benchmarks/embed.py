@@ -1,6 +1,6 @@
 """Embedding images through FaceEmbedder against the bare forward pass.
 
-    python experiments/benchmarks/embed.py --faces DIR
+    python -m experiments.benchmarks.embed --faces DIR
 
 The bare forward pass is the least that any embedding must do: the compiled network on batches that
 are decoded, cropped and on the device already, every batch full. FaceEmbedder does the rest: it
@@ -18,7 +18,6 @@ is, beside which everything else weighs most.
 import contextlib
 import functools
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,9 +27,10 @@ import jax
 import numpy as np
 import tyro
 from flax import nnx
-from machine import RESULTS, describe_machine, write_results
 
-from sphereface_jax.data.files import AtomicFile
+from experiments.benchmarks.machine import describe_machine, write_results
+from experiments.benchmarks.measure import rates
+from experiments.pages import RESULTS
 from sphereface_jax.data.images import encode_jpeg, find_image_paths, read_bytes, read_image
 from sphereface_jax.data.packs import read_pack, write_pack
 from sphereface_jax.data.synthetic import SyntheticFaces
@@ -102,27 +102,11 @@ def faces_on_disk(faces: Path | None, count: int) -> Iterator[tuple[Path, Path]]
             encoded = [encode_jpeg(drawn[index]["image"]) for index in range(count)]
         else:
             encoded = [read_bytes(path) for path in find_image_paths(faces)[:count]]
+        folder.mkdir()
         for index, content in enumerate(encoded):
-            with AtomicFile(folder / f"{index:06d}.jpg", sync=False) as file:
-                file.write(content)
+            (folder / f"{index:06d}.jpg").write_bytes(content)
         write_pack(pack, encoded, [True] * (len(encoded) // 2))
         yield folder, pack
-
-
-def measure(contestants: dict[str, Callable[[], int]], rounds: int) -> dict[str, np.ndarray]:
-    """Images a second of each contestant, [rounds, 2]: of the clock and of processor time.
-
-    One round before them warms up.
-    """
-    clocks = (time.perf_counter, time.process_time)
-    rates: dict[str, list[np.ndarray]] = {name: [] for name in contestants}
-    for number in range(rounds + 1):
-        for name, run in contestants.items():
-            start = np.array([clock() for clock in clocks])
-            images = run()
-            if number:
-                rates[name].append(images / (np.array([clock() for clock in clocks]) - start))
-    return {name: np.array(values) for name, values in rates.items()}
 
 
 def main(
@@ -162,7 +146,7 @@ def main(
                 "pack_two_views": lambda: len(embedder.embed_source(pack)[0]),
             },
         }
-        rates = {views: measure(those, rounds) for views, those in contestants.items()}
+        found = {views: rates(those, rounds) for views, those in contestants.items()}
     results: dict[str, Any] = {
         "benchmark": "embed",
         "arch": arch,
@@ -173,7 +157,7 @@ def main(
         "share_of_forward_in_processor_time": {},
         "machine": machine,
     }
-    for views, those in rates.items():
+    for views, those in found.items():
         for name, values in those.items():
             share, of_work = np.median(values / those[BARE[views]], axis=0).tolist()
             print(

@@ -1,6 +1,6 @@
 """The heads against PyTorch's: forward and both gradients of A-Softmax with m = 4.
 
-    python experiments/benchmarks/head.py --preset goals
+    python -m experiments.benchmarks.head --preset goals
 
 Contenders, each in a fresh process, all of a size one after another, in several turns:
 
@@ -14,17 +14,15 @@ a machine that others use too. Memory is what a process's peak lies above its in
 """
 
 import dataclasses
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, Literal
 
 import tyro
-from machine import RESULTS, describe_machine, write_results
 
-HERE = Path(__file__).resolve().parent
+from experiments.benchmarks.machine import describe_machine, write_results
+from experiments.benchmarks.measure import in_own_process
+from experiments.pages import RESULTS
+
 ALL = ("bare_products", "dense", "streaming", "reference", "pytorch_metric_learning")
 
 
@@ -58,17 +56,9 @@ PRESETS = {
 
 def run_contender(name: str, size: Size) -> dict[str, Any]:
     """Measures a contender in a process of its own; says why where it cannot."""
-    command = [sys.executable, str(HERE / "head_contenders.py"), name]
-    command += [str(size.classes), str(size.batch), str(size.width), f"--rounds={size.rounds}"]
-    if name == "streaming":
-        command.append(f"--class-block={size.class_block}")
-    paths = [str(HERE.parent.parent), os.environ.get("PYTHONPATH", "")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in paths if path)}
-    result = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if result.returncode:
-        lines = result.stderr.strip().splitlines() or [f"exit status {result.returncode}"]
-        return {"cannot": lines[-1]}
-    return json.loads(result.stdout.splitlines()[-1])
+    block = [f"--class-block={size.class_block}"] if name == "streaming" else []
+    numbers = size.classes, size.batch, size.width
+    return in_own_process("head_contenders", name, *numbers, f"--rounds={size.rounds}", *block)
 
 
 def compare(size: Size) -> dict[str, Any]:

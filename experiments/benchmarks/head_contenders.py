@@ -1,20 +1,19 @@
 """The contenders of `head.py`: each makes one step, forward and both gradients, of A-Softmax.
 
-    python experiments/benchmarks/head_contenders.py streaming 100000 128 512 --class-block 4096
+    python -m experiments.benchmarks.head_contenders streaming 100000 128 512 --class-block 4096
 
 prints the times, the processor times and the peak memory of a few steps as JSON. Run by `head.py`,
 every contender in a process of its own.
 """
 
 import json
-import resource
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tyro
+
+from experiments.benchmarks.measure import held_bytes, peak_bytes, seconds
 
 Step = Callable[[], object]
 MARGIN, ANNEALING_LAMBDA = 4, 5.0
@@ -138,20 +137,15 @@ CONTENDERS: dict[str, Callable[[int, int, int, int | None], Step]] = {
 
 def measure(step: Step, rounds: int) -> dict[str, Any]:
     """Times of a step, the first one not counted, and the process's peak memory."""
-    held = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    held = held_bytes()
     step()
-    seconds, processor_seconds = [], []
-    for _ in range(rounds):
-        start, start_processor = time.perf_counter(), time.process_time()
-        step()
-        seconds.append(round(time.perf_counter() - start, 4))
-        processor_seconds.append(round(time.process_time() - start_processor, 4))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    times = [seconds(step)[1:] for _ in range(rounds)]
+    clock, processor = ([round(value, 4) for value in kind] for kind in zip(*times, strict=True))
     return {
-        "seconds": min(seconds),
-        "processor_seconds": min(processor_seconds),
-        "all_seconds": seconds,
-        "peak_gib_beyond_inputs": round((peak - held) / 2**30, 3),
+        "seconds": min(clock),
+        "processor_seconds": min(processor),
+        "all_seconds": clock,
+        "peak_gib_beyond_inputs": round((peak_bytes() - held) / 2**30, 3),
     }
 
 

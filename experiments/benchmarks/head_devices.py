@@ -1,6 +1,6 @@
 """What a device holds of a million classes, when 1, 2, 4 or 8 devices share them.
 
-    python experiments/benchmarks/head_devices.py
+    python -m experiments.benchmarks.head_devices
 
 Forward and both gradients of `sphereface_loss` with a mesh are compiled for virtual CPU devices,
 never run: XLA says what a device needs. Arguments and results are the embeddings, the prototypes
@@ -22,8 +22,9 @@ import jax.numpy as jnp
 import tyro
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
-from machine import RESULTS, describe_machine, write_results
 
+from experiments.benchmarks.machine import describe_machine, write_results
+from experiments.pages import RESULTS
 from sphereface_jax import sphereface_loss
 
 

@@ -1,6 +1,6 @@
 """MegaFace's search against the bare matrix product it cannot do without.
 
-    python experiments/benchmarks/identification.py --preset full
+    python -m experiments.benchmarks.identification --preset full
 
 3,530 probes (80 people) search a million distractors at 512 numbers an embedding. The bare product
 is the same blocks, of the same size and precision, computed and forgotten. Both run in turn; the
@@ -10,9 +10,6 @@ vectors were made. About 2.1 GB of vectors.
 """
 
 import dataclasses
-import resource
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -20,8 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from machine import RESULTS, describe_machine, write_results
 
+from experiments.benchmarks.machine import describe_machine, write_results
+from experiments.benchmarks.measure import held_bytes, peak_bytes, seconds
+from experiments.pages import RESULTS
 from sphereface_jax.evaluation.identification import megaface
 from sphereface_jax.evaluation.impostors import default_block_size
 
@@ -69,13 +68,6 @@ def bare_product(probes: np.ndarray, distractors: np.ndarray) -> None:
         before.block_until_ready()
 
 
-def seconds(run: Callable[[], object]) -> tuple[float, float]:
-    """How long a call takes, and how much processor time."""
-    start, start_cpu = time.perf_counter(), time.process_time()
-    run()
-    return time.perf_counter() - start, time.process_time() - start_cpu
-
-
 def main(preset: Literal["full", "tenth", "smoke"] = "full", out: Path | None = None) -> None:
     """Times the search and the bare product, and writes both.
 
@@ -86,18 +78,17 @@ def main(preset: Literal["full", "tenth", "smoke"] = "full", out: Path | None = 
     size = PRESETS[preset]
     machine = describe_machine()
     probes, people, distractors = make_vectors(size)
-    held = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    held = held_bytes()
     bare_product(probes, distractors[:5000])  # compiles
     megaface(probes, people, distractors[:5000])
     bare, search = [], []
     for _ in range(size.rounds):
-        bare.append(seconds(lambda: bare_product(probes, distractors)))
-        search.append(seconds(lambda: megaface(probes, people, distractors)))
+        bare.append(seconds(lambda: bare_product(probes, distractors))[1:])
+        search.append(seconds(lambda: megaface(probes, people, distractors))[1:])
         print(f"bare product {bare[-1][0]:.2f} s, search {search[-1][0]:.2f} s")
     (bare_wall, bare_cpu), (search_wall, search_cpu) = (
         zip(*runs, strict=True) for runs in (bare, search)
     )
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     write_results(
         out or RESULTS / f"identification_{preset}.json",
         {
@@ -108,7 +99,7 @@ def main(preset: Literal["full", "tenth", "smoke"] = "full", out: Path | None = 
             "search_seconds": [round(value, 3) for value in search_wall],
             "ratio": round(min(search_wall) / min(bare_wall), 3),
             "processor_time_ratio": round(min(search_cpu) / min(bare_cpu), 3),
-            "peak_gib_beyond_vectors": round((peak - held) / 2**30, 2),
+            "peak_gib_beyond_vectors": round((peak_bytes() - held) / 2**30, 2),
             "machine": machine,
         },
     )

@@ -1,6 +1,6 @@
 """The input pipeline against bare decoding, and against PyTorch's DataLoader.
 
-    python experiments/benchmarks/input.py --faces DIR --threads 2
+    python -m experiments.benchmarks.input --faces DIR --threads 2
 
 Bare decoding is the least that any input must do: read each file of the folder and `cv2.imdecode`
 it, in a thread pool, in large chunks, keeping nothing. The pipeline does all that training does:
@@ -18,7 +18,6 @@ import contextlib
 import itertools
 import json
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,10 +26,11 @@ from typing import Any
 import cv2
 import numpy as np
 import tyro
-from machine import RESULTS, describe_machine, write_results
 from rich.console import Console
 
-from sphereface_jax.data.files import AtomicFile
+from experiments.benchmarks.machine import describe_machine, write_results
+from experiments.benchmarks.measure import rates
+from experiments.pages import RESULTS
 from sphereface_jax.data.folder import ImageFolder
 from sphereface_jax.data.images import encode_jpeg
 from sphereface_jax.data.pipeline import available_cores, make_pipeline
@@ -107,21 +107,10 @@ def faces_on_disk(faces: Path | None) -> Iterator[ImageFolder]:
         synthetic = SyntheticFaces(8, 16, image_size=(112, 112))
         for i in range(len(synthetic)):
             example = synthetic[i]
-            with AtomicFile(Path(directory, str(example["label"]), f"{i}.jpg")) as file:
-                file.write(encode_jpeg(example["image"]))
+            path = Path(directory, str(example["label"]), f"{i}.jpg")
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(encode_jpeg(example["image"]))
         yield ImageFolder(directory)
-
-
-def measure(contestants: dict[str, Callable[[], int]], rounds: int) -> dict[str, list[float]]:
-    """Images a second of each contestant in each round; one round before them warms up."""
-    rates: dict[str, list[float]] = {name: [] for name in contestants}
-    for number in range(rounds + 1):
-        for name, run in contestants.items():
-            start = time.perf_counter()
-            images = run()
-            if number:
-                rates[name].append(images / (time.perf_counter() - start))
-    return rates
 
 
 def waiting_share(folder: ImageFolder, steps: int, batch_size: int) -> float:
@@ -187,10 +176,10 @@ def main(
         loader = data_loader(folder, batch_size, threads)
         if loader is not None:
             contestants["data_loader"] = loader
-        rates = measure(contestants, rounds)
+        found = {name: pace[:, 0] for name, pace in rates(contestants, rounds).items()}
         waiting = waiting_share(folder, train_steps, 64) if train_steps else None
         images = len(folder)
-    best = {name: max(values) for name, values in rates.items()}
+    best = {name: max(values) for name, values in found.items()}
     shares = {name: round(rate / best["bare_decoding"], 3) for name, rate in best.items()}
     for name, rate in best.items():
         print(f"{name:14} {rate:9,.0f} images/s  {shares[name]:6.1%} of bare decoding")
@@ -199,7 +188,7 @@ def main(
         "images": images,
         "threads": threads,
         "batch_size": batch_size,
-        "images_per_second": {name: [round(r) for r in values] for name, values in rates.items()},
+        "images_per_second": {name: [round(r) for r in values] for name, values in found.items()},
         "share_of_bare_decoding": shares,
         "machine": machine,
     }

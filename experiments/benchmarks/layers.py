@@ -1,6 +1,6 @@
 """What was tried to make SphereNet's layers faster, each against what XLA does by itself.
 
-    python experiments/benchmarks/layers.py
+    python -m experiments.benchmarks.layers
 
 For the four stages of SphereNet, float32: the 3×3 convolution, its two gradients, and the gradient
 of PReLU, with XLA's defaults and with what `compilation.compiler_options` asks for; the weight
@@ -9,7 +9,6 @@ error; eight convolutions under `jax.lax.scan`; and a residual unit rematerialis
 here is not in the library; the table says so.
 """
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from machine import RESULTS, describe_machine, write_results
-from winograd import winograd_convolution
 
+from experiments.benchmarks.machine import describe_machine, write_results
+from experiments.benchmarks.measure import seconds
+from experiments.benchmarks.winograd import winograd_convolution
+from experiments.pages import RESULTS
 from sphereface_jax.compilation import compiler_options
 from sphereface_jax.models.layers import prelu
 
@@ -109,16 +110,12 @@ def measure(function: Function, *arguments: jax.Array, default: bool = False) ->
     options = None if default else compiler_options()
     compiled = jax.jit(function, compiler_options=options).lower(*arguments).compile()
     jax.block_until_ready(compiled(*arguments))
-    seconds = []
-    for _ in range(5):
-        start = time.perf_counter()
-        jax.block_until_ready(compiled(*arguments))
-        seconds.append(time.perf_counter() - start)
-        if seconds[0] > 2:
-            break
+    times: list[float] = []
+    while len(times) < 5 and (not times or times[0] <= 2):
+        times.append(seconds(lambda: jax.block_until_ready(compiled(*arguments)))[1])
     memory = compiled.memory_analysis()
     return {
-        "ms": round(1e3 * min(seconds), 2),
+        "ms": round(1e3 * min(times), 2),
         "temporaries_mib": round(memory.temp_size_in_bytes / 2**20, 1),
     }
 

@@ -1,6 +1,5 @@
-"""The machine that a benchmark ran on, for its results file."""
+"""The results file of a benchmark, and the machine that it ran on."""
 
-import json
 import os
 import platform
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 import jax
 
-RESULTS = Path(__file__).resolve().parent.parent / "results"
+from sphereface_jax.training.run_folder import write_json
 
 
 def describe_machine() -> dict[str, Any]:
@@ -34,8 +33,5 @@ def describe_machine() -> dict[str, Any]:
 
 def write_results(path: Path, results: dict[str, Any]) -> None:
     """Writes results as JSON, whole or not at all, and says where."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(results, indent=2) + "\n")
-    os.replace(temporary, path)
+    write_json(path, results)
     print(path)

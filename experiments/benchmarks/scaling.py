@@ -1,8 +1,8 @@
 """The constants of docs/scaling.md, measured on this machine.
 
-    python experiments/benchmarks/scaling.py
+    python -m experiments.benchmarks.scaling
 
-Three parts, each in processes of its own; `experiments/scaling.py` draws what follows from them.
+Three parts, each in processes of its own; `experiments.scaling` draws what follows from them.
 
 layouts:  the train step of SphereNet-20 is compiled for eight virtual CPU devices laid out in every
           way, never run: XLA says what a device holds, and the program what it sends.
@@ -18,7 +18,6 @@ import re
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -27,8 +26,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from machine import RESULTS, describe_machine, write_results
 
+from experiments.benchmarks.machine import describe_machine, write_results
+from experiments.benchmarks.measure import ROOT, seconds
+from experiments.pages import RESULTS
 from sphereface_jax import sphereface_loss
 from sphereface_jax.training.config import (
     LossConfig,
@@ -148,13 +149,8 @@ def group_size(groups: str) -> int:
 
 def best_of(rounds: int, function: Callable[[], Any]) -> float:
     """Seconds of the quickest call but the first."""
-    jax.block_until_ready(function())
-    seconds = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        jax.block_until_ready(function())
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
+    calls = (seconds(lambda: jax.block_until_ready(function())) for _ in range(1 + rounds))
+    return min([took for _, took, _ in calls][1:])
 
 
 def rates(config: Config) -> dict[str, float]:
@@ -206,9 +202,9 @@ def loopback(config: Config) -> dict[str, float]:
     whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     numbers = jax.make_array_from_process_local_data(cut, np.ones((1, count), np.float32))
     total = jax.jit(lambda numbers: numbers.sum(axis=0), out_shardings=whole)
-    seconds = best_of(config.rounds, lambda: total(numbers))
+    took = best_of(config.rounds, lambda: total(numbers))
     # A ring of two: each process sends half of the sum's terms, then half of the sum.
-    return {"seconds_a_collective": latency, "seconds_a_byte": seconds / (4 * count)}
+    return {"seconds_a_collective": latency, "seconds_a_byte": took / (4 * count)}
 
 
 PARTS = {"layouts": layouts, "rates": rates, "loopback": loopback}
@@ -223,12 +219,18 @@ def measure(part: Part, config: list[str], count: int = 1) -> dict[str, Any]:
         coordinator = f"127.0.0.1:{listener.getsockname()[1]}"
     processes = []
     for index in range(count):
-        command = [sys.executable, __file__, *config, f"--part={part}"]
+        command = [
+            sys.executable,
+            "-m",
+            "experiments.benchmarks.scaling",
+            *config,
+            f"--part={part}",
+        ]
         if count > 1:
             command += [f"--processes.coordinator={coordinator}"]
             command += [f"--processes.num-processes={count}", f"--processes.process-id={index}"]
         processes.append(
-            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+            subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
         )
     outputs = [process.communicate()[0] for process in processes]
     if any(process.returncode for process in processes):

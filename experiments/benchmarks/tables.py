@@ -1,54 +1,29 @@
 """Writes docs/benchmarks.md from the JSON files in experiments/results; no number is typed.
 
-    python experiments/benchmarks/tables.py
+    python -m experiments.benchmarks.tables
 
 A section whose results are not there is left out. tests/test_docs.py holds that the page is what
 this file writes.
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-RESULTS, PAGE = ROOT / "experiments" / "results", ROOT / "docs" / "benchmarks.md"
-
-Results = dict[str, Any]
+from experiments.pages import RESULTS, Results, machine, table, write
 
 INTRODUCTION = """\
 # Benchmarks
 
-Written by `python experiments/benchmarks/tables.py` from the files in `experiments/results`; do not
+Written by `python -m experiments.benchmarks.tables` from the files in `experiments/results`; do not
 edit. Every section names its command and its machine. Times are the best of several rounds; "load"
 is how busy the machine was when it began, in waiting processes.
 """
 
 
-def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A Markdown table, the first column to the left and the others to the right."""
-    header = list(header)
-    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *map(list, rows)]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
-
-
 def duration(seconds: float) -> str:
     """Seconds in the unit that suits them."""
     return f"{seconds * 1e3:.1f} ms" if seconds < 0.1 else f"{seconds:.2f} s"
-
-
-def machine(*several: Results) -> str:
-    """The machine of results files, in a sentence."""
-    info = several[0]["machine"]
-    if isinstance(info, str):
-        return f"Machine: {info}."
-    real_time = info.get("real_time", False)
-    loads = ", ".join(str(results["machine"]["load_before"]) for results in several)
-    busy = "run as a real-time process beside other work" if real_time else f"load {loads}"
-    return (
-        f"Machine: {info['processor']}, {info['cores']} cores, {info['memory_gib']} GiB; "
-        f"JAX {info['jax']} on {info['devices']} × {info['device']}; {busy}."
-    )
 
 
 CONTENDERS = {
@@ -84,10 +59,12 @@ without. *PyTorch reference* is A-Softmax as usually written, with a one-hot sca
 pytorch-metric-learning. *Killed*: by the system, which had no more memory for it.
 
 {table([*columns, "reference / dense"], times)}
+
 Memory of the same, the process's peak beyond its inputs in GiB:
 
 {table(columns, memory)}
-Command: `python experiments/benchmarks/head.py --preset NAME` with {names}. {machine(*presets)}
+
+Command: `python -m experiments.benchmarks.head --preset NAME` with {names}. {machine(*presets)}
 """
 
 
@@ -108,7 +85,8 @@ def blocks(results: Results) -> str:
 {first["classes"]:,} classes, {first["batch"]} examples; what `class_block` costs.
 
 {table(["class_block", "a step", "by the bare products"], rows)}
-Command: `python experiments/benchmarks/head.py --preset blocks`. {machine(results)}
+
+Command: `python -m experiments.benchmarks.head --preset blocks`. {machine(results)}
 """
 
 
@@ -129,7 +107,8 @@ and blocks of {results["class_block"]:,}, as XLA plans it; nothing is run. Argum
 and prototypes, results their gradients.
 
 {table(["devices", "arguments", "results", "temporaries"], rows)}
-Command: `python experiments/benchmarks/head_devices.py`. {machine(results)}
+
+Command: `python -m experiments.benchmarks.head_devices`. {machine(results)}
 """
 
 
@@ -162,6 +141,7 @@ A ratio is PyTorch's time by ours: above one, we are faster. *Huge* pages are as
 contenders, with `GLIBC_TUNABLES=glibc.malloc.hugetlb=1`: worth setting when you train on a CPU.
 
 {table(["", "", "pages", *contenders, "PyTorch / here", "torch.compile / here"], rows)}
+
 **The goals on a CPU, 1.0 in training and 1.1 forward, are missed.** Nearly all the time goes into
 convolutions, and oneDNN's, which PyTorch calls, are faster than those of XLA's CPU backend; the
 table of layers says what was tried. XLA gains nothing from bfloat16 on this processor. The preset
@@ -171,7 +151,8 @@ Peak memory in GiB, the share of the rate of a 4096 × 4096 matrix product (the 
 PyTorch's; a convolution may run faster than that), and the seconds that our step took to compile:
 
 {table(["", "", "pages", *(f"{name}, GiB" for name in contenders), *contenders, "compile"], ratios)}
-Command: `python experiments/benchmarks/train_step.py` with `--huge-pages` or without.
+
+Command: `python -m experiments.benchmarks.train_step` with `--huge-pages` or without.
 {machine(*runs)}
 """
 
@@ -203,12 +184,14 @@ errs by {min(errors):.0e} to {max(errors):.0e} of the largest value, where impor
 give the same embeddings to 1e-5: it is not used.
 
 {table(["", *stages], rows)}
+
 A loop over repeated units (`jax.lax.scan`) would compile once for all, but XLA's CPU backend
 computes the kernel's gradient inside a loop without its fast convolutions. Rematerialisation saves
 nothing here. Neither is used:
 
 {table(["", "time", "temporaries"], loops)}
-Command: `python experiments/benchmarks/layers.py`. {machine(results)}
+
+Command: `python -m experiments.benchmarks.layers`. {machine(results)}
 """
 
 
@@ -240,7 +223,8 @@ def inputs(results: Results) -> str:
 {results["images"]:,} faces, batches of {results["batch_size"]}, {results["threads"]} threads.{step}
 
 {table(["", "images/s", "of bare decoding"], rows)}
-Command: `python experiments/benchmarks/input.py`. {machine(results)}
+
+Command: `python -m experiments.benchmarks.input`. {machine(results)}
 """
 
 
@@ -271,7 +255,8 @@ def embedding(results: Results) -> str:
 is of the network's forward pass alone.
 
 {table(["", "images/s", "of the forward pass"], rows)}
-Command: `python experiments/benchmarks/embed.py`. {machine(results)}
+
+Command: `python -m experiments.benchmarks.embed`. {machine(results)}
 """
 
 
@@ -286,7 +271,8 @@ The protocols on {results["num_pairs"]:,} pairs of {results["num_images"]:,} vec
 {results["embedding_dim"]} numbers, with mirror images.
 
 {table(["protocol", "time"], rows)}
-Command: `python experiments/benchmarks/verification.py`. {machine(results)}
+
+Command: `python -m experiments.benchmarks.verification`. {machine(results)}
 """
 
 
@@ -306,7 +292,8 @@ def identification(results: Results) -> str:
 {results["embedding_dim"]} numbers, as MegaFace does.
 
 {table(["", ""], rows)}
-Command: `python experiments/benchmarks/identification.py --preset {results["preset"]}`.
+
+Command: `python -m experiments.benchmarks.identification --preset {results["preset"]}`.
 {machine(results)}
 """
 
@@ -332,6 +319,7 @@ was seen in training. It took {results["minutes_training"]:.0f} minutes. The com
 README.
 
 {table(["protocol", "accuracy", "equal error rate", "TAR at FAR 1e-2"], rows)}
+
 \\* optimistic: the threshold is chosen on the pairs that are scored. The spread of `lfw_facexzoo`
 is that of the mean. {machine(results)}
 """
@@ -363,8 +351,7 @@ def page(folder: Path = RESULTS) -> str:
 
 def main() -> None:
     """Writes the page."""
-    PAGE.write_text(page(), encoding="utf-8")
-    print(PAGE)
+    write("benchmarks.md", page())
 
 
 if __name__ == "__main__":

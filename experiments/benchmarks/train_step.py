@@ -1,6 +1,6 @@
 """SphereNet's update and forward pass against PyTorch's: A-Softmax over 10,572 identities.
 
-    python experiments/benchmarks/train_step.py --preset cpu
+    python -m experiments.benchmarks.train_step --preset cpu
 
 Here it is the update that `sphereface train` compiles: pixels, network, loss, gradients, metrics,
 SGD. In PyTorch it is the same network in channels-last, the reference A-Softmax and torch.optim's
@@ -14,19 +14,16 @@ allocates its temporaries anew at every step, and the page faults cost it up to 
 """
 
 import dataclasses
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, Literal
 
 import tyro
-from machine import RESULTS, describe_machine, write_results
 
+from experiments.benchmarks.machine import describe_machine, write_results
+from experiments.benchmarks.measure import in_own_process
+from experiments.pages import RESULTS
 from sphereface_jax.models.spherenet import UNITS
 
-HERE = Path(__file__).resolve().parent
 MATRIX_FLOPS = 2 * 4096**3
 
 
@@ -65,17 +62,9 @@ def run_contender(
     name: str, depth: int, batch: int, precision: str, rounds: int, huge_pages: bool
 ) -> dict[str, Any]:
     """Measures a contender in a process of its own; says why where it cannot."""
-    command = [sys.executable, str(HERE / "train_step_contenders.py"), name, str(depth)]
-    command += [str(batch), f"--precision={precision}", f"--rounds={rounds}"]
-    paths = [str(HERE.parent.parent), os.environ.get("PYTHONPATH", "")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in paths if path)}
-    if huge_pages:
-        environment["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
-    result = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if result.returncode:
-        lines = result.stderr.strip().splitlines() or [f"exit status {result.returncode}"]
-        return {"cannot": lines[-1]}
-    return json.loads(result.stdout.splitlines()[-1])
+    options = f"--precision={precision}", f"--rounds={rounds}"
+    pages = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"} if huge_pages else {}
+    return in_own_process("train_step_contenders", name, depth, batch, *options, **pages)
 
 
 def best(found: list[dict[str, Any]]) -> dict[str, Any]:

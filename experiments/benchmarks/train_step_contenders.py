@@ -1,6 +1,6 @@
 """The contenders of `train_step.py`: SphereNet with A-Softmax here, and the same in PyTorch.
 
-    python experiments/benchmarks/train_step_contenders.py jax train 20 32
+    python -m experiments.benchmarks.train_step_contenders jax train 20 32
 
 prints the times and the peak memory of a few steps, and the time until the first one was done, as
 JSON. Run by `train_step.py`, every contender in a process of its own. It runs on the GPU where
@@ -8,14 +8,14 @@ jax and torch see one.
 """
 
 import json
-import resource
 import sys
-import time
 from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
 import tyro
+
+from experiments.benchmarks import measure
 
 Step = Callable[[], object]
 CLASSES, WIDTH, SIZE = 10_572, 512, (112, 96)
@@ -233,7 +233,7 @@ def peak_bytes() -> int:
         return stats["peak_bytes_in_use"]
     if "torch" in sys.modules and (cuda := sys.modules["torch"].cuda).is_available():
         return cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return measure.peak_bytes()
 
 
 def main(
@@ -249,18 +249,12 @@ def main(
       rounds: steps that are timed.
     """
     step = CONTENDERS[name](depth, batch, precision)
-    start = time.perf_counter()
+    first = measure.seconds(step)[1]
     step()
-    first = time.perf_counter() - start
-    step()
-    seconds = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        step()
-        seconds.append(round(time.perf_counter() - start, 5))
+    times = [round(measure.seconds(step)[1], 5) for _ in range(rounds)]
     found = {
-        "seconds": min(seconds),
-        "all_seconds": seconds,
+        "seconds": min(times),
+        "all_seconds": times,
         "first_seconds": round(first, 2),
         "peak_gib": round(peak_bytes() / 2**30, 3),
     }

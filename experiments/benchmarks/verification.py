@@ -1,19 +1,21 @@
 """The four LFW protocols from stored vectors, in one second.
 
-    python experiments/benchmarks/verification.py --preset full
+    python -m experiments.benchmarks.verification --preset full
 
 6,000 pairs of 7,701 images, 512 numbers an embedding, with mirror images.
 """
 
 import dataclasses
-import time
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import tyro
-from machine import RESULTS, describe_machine, write_results
 
+from experiments.benchmarks.machine import describe_machine, write_results
+from experiments.benchmarks.measure import seconds
+from experiments.pages import RESULTS
 from sphereface_jax.evaluation.pairs import Pairs
 from sphereface_jax.evaluation.verification import PROTOCOLS
 
@@ -48,9 +50,8 @@ def main(preset: Literal["full", "smoke"] = "full", out: Path | None = None) -> 
     best = dict.fromkeys(PROTOCOLS, np.inf)
     for _ in range(size.rounds):
         for name, protocol in PROTOCOLS.items():
-            start = time.perf_counter()
-            protocol(embeddings, pairs, mirrored=mirrored)
-            best[name] = min(best[name], time.perf_counter() - start)
+            took = seconds(partial(protocol, embeddings, pairs, mirrored=mirrored))[1]
+            best[name] = min(best[name], took)
     write_results(
         out or RESULTS / f"verification_{preset}.json",
         {

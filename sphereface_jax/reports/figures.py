@@ -5,10 +5,8 @@ is touched and no display is needed. Colours are Okabe and Ito's, which colour-b
 tell apart, and lines differ in dash as well.
 """
 
-import io
 import itertools
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +19,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter
 from numpy.typing import ArrayLike
 
+from sphereface_jax.data.files import AtomicFile
 from sphereface_jax.evaluation.pairs import to_degrees
 from sphereface_jax.evaluation.roc import check_scores
 
@@ -195,16 +194,5 @@ def _legend(axes: Axes, place: Literal["upper center", "lower left", "lower righ
 
 
 def _save(figure: Figure, path: str | os.PathLike) -> None:
-    """Writes the figure as PNG beside `path`, then moves it there in one step."""
-    path = Path(path)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png")
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(picture.getbuffer())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with AtomicFile(Path(path)) as file:
+        figure.savefig(file, format="png")

@@ -9,7 +9,7 @@ from sphereface_jax.reports.plot import Plot
 
 
 def escape(text: object) -> str:
-    """Text as HTML shows it; words in backquotes become code."""
+    """Text as HTML shows it; words in backquotes become code, so it cannot be an attribute."""
     parts = html.escape(str(text)).split("`")
     if len(parts) % 2 == 0:
         return "`".join(parts)
@@ -44,7 +44,7 @@ def plot_figure(plot: Plot, beside: str = "") -> str:
     button = '<button class="spin" type="button">Pause</button>' if plot.spins else ""
     return (
         f'<figure class="{classes}"><div class="plot-head"><h3>{escape(plot.title)}</h3>{button}'
-        f'</div><div class="canvas"{height} role="img" aria-label="{escape(plot.alt)}"></div>'
+        f'</div><div class="canvas"{height} role="img" aria-label="{html.escape(plot.alt)}"></div>'
         f'<script type="application/json">{embed_json(plot.figure.to_json())}</script>'
         f"<figcaption>{escape(plot.caption)}{beside}</figcaption></figure>"
     )
@@ -55,12 +55,7 @@ def embed_json(text: str) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-def table(
-    headings: Sequence[str],
-    rows: Sequence[Sequence[Any]],
-    *,
-    caption: str,
-) -> str:
+def table(headings: Sequence[str], rows: Sequence[Sequence[Any]], *, caption: str) -> str:
     """A table whose first column names the rows.
 
     Args:
@@ -107,4 +102,4 @@ def cards(values: Sequence[tuple[str, str, str]]) -> str:
 def jpeg(encoded: bytes, alt: str) -> str:
     """A picture inside the page."""
     data = base64.b64encode(encoded).decode("ascii")
-    return f'<img alt="{escape(alt)}" src="data:image/jpeg;base64,{data}">'
+    return f'<img alt="{html.escape(alt)}" src="data:image/jpeg;base64,{data}">'

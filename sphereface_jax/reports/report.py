@@ -5,6 +5,7 @@ page's content security policy forbids it. Data come in as `RunRecord`s; `summar
 choose what to say, the `plots_*` modules draw, `page/` is the look.
 """
 
+import html
 import importlib.resources
 from collections.abc import Sequence
 from datetime import datetime
@@ -56,7 +57,7 @@ def render_report(runs: Sequence[RunRecord], *, faces: bool = True, version: str
     names = " · ".join(run.name for run in runs)
     links = "".join(f'<li><a href="#{name}">{title}</a></li>' for name, title in _CONTENTS.items())
     return Template(_page("page.html")).substitute(
-        title=f"{escape(names)} – sphereface report",
+        title=f"{html.escape(names)} – sphereface report",
         heading=escape(names),
         subtitle=escape(subtitle(runs)),
         summary=summary(runs),

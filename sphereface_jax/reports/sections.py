@@ -6,6 +6,7 @@ Each takes all runs of a page. What was not measured is said in a sentence that 
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from sphereface_jax.reports.evidence import PeopleEvidence
 from sphereface_jax.reports.hard_pairs import hard_pairs
 from sphereface_jax.reports.html import (
     absent,
@@ -157,7 +158,7 @@ def _no_sphere(run: RunRecord) -> str:
     return f"No embeddings were kept yet. {rest} on a folder of named people draws the sphere."
 
 
-def _legend(people: Any, *, faces: bool) -> str:
+def _legend(people: PeopleEvidence, *, faces: bool) -> str:
     items = []
     for number, name in enumerate(people.shown.tolist()):
         mark = (
@@ -252,7 +253,7 @@ def _no_prototypes(run: RunRecord) -> str:
     return f"The prototypes were not measured yet. Any evaluation does, such as {command}."
 
 
-def _loosest(run: RunRecord, title: str, evidence: Any, *, alone: bool) -> str:
+def _loosest(run: RunRecord, title: str, evidence: PeopleEvidence, *, alone: bool) -> str:
     order = (evidence.spread - evidence.nearest).argsort()[::-1][:_LOOSEST]
     rows = [
         [
