@@ -14,6 +14,7 @@ learns more slowly, and 300 steps are few.
 """
 
 import dataclasses
+import functools
 
 from experiments.study import Options, run_study, start
 from sphereface_jax.training.config import TrainConfig
@@ -34,10 +35,7 @@ def variants(options: Options) -> dict[str, TrainConfig]:
     }
 
 
-def main(options: Options) -> None:
-    """Trains and examines each."""
-    run_study("gradients", options, variants(options))
-
+main = functools.partial(run_study, "gradients", variants)
 
 if __name__ == "__main__":
     start(main, Options, __doc__)

@@ -6,12 +6,11 @@ protocol. The two accuracies must be equal, and each image's two vectors have a 
 of 1; so must those of the package `insightface`, where it is installed and faces are 112×112.
 
     python -m experiments.import_export_lfw --run RUN --pairs lfw/pairs.txt --images lfw/aligned_112
-    python -m experiments.import_export_lfw --preset smoke    # synthetic faces, under a minute
+    python -m experiments.import_export_lfw    # synthetic faces, under a minute
 
 Needs the extra `onnx`. Results go to --out as JSON; nothing else stays.
 """
 
-import argparse
 import dataclasses
 import json
 import tempfile
@@ -21,13 +20,14 @@ import numpy as np
 import onnxruntime
 from rich.console import Console
 
+from experiments.benchmark_lists import draw_people, write_pairs
+from experiments.study import start
 from sphereface_jax.commands.evaluate import evaluate
 from sphereface_jax.commands.evaluate_options import EvaluateOptions
 from sphereface_jax.commands.export_run import export_run
 from sphereface_jax.commands.import_weights import import_weights
 from sphereface_jax.commands.weight_options import ExportOptions, ImportOptions
-from sphereface_jax.data.images import encode_png, find_image_paths, read_image
-from sphereface_jax.data.synthetic import SyntheticFaces
+from sphereface_jax.data.images import find_image_paths, read_image
 from sphereface_jax.data.vectors import FaceVectors, save_vectors
 from sphereface_jax.embedder import FaceEmbedder
 from sphereface_jax.training.config import DataConfig, ModelConfig, OptimizerConfig, TrainConfig
@@ -49,20 +49,9 @@ def smoke_inputs(work: Path, console: Console) -> tuple[Path, Path, Path]:
         batch_size=16,
     )
     train(config, console=console)
-    faces = SyntheticFaces(20, 3, image_size=size, first_identity=1000)
-    for index in range(len(faces)):
-        person = f"P{index // 3:02d}"
-        path = work / "faces" / person / f"{person}_{index % 3 + 1:04d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encode_png(faces[index]["image"]))
-    lines = ["10\t2"]
-    for fold in range(10):
-        people = f"P{2 * fold:02d}", f"P{2 * fold + 1:02d}"
-        lines += [f"{person}\t1\t2" for person in people]
-        lines += [f"{people[0]}\t{number}\t{people[1]}\t{number}" for number in (1, 2)]
-    pairs = work / "pairs.txt"
-    pairs.write_text("\n".join(lines) + "\n")
-    return config.out, pairs, work / "faces"
+    draw_people(work / "faces", 20, 3, size, 1000)
+    write_pairs(work / "pairs.txt", 1000)
+    return config.out, work / "pairs.txt", work / "faces"
 
 
 def reimport(run: Path, work: Path, console: Console) -> Path:
@@ -96,8 +85,8 @@ def embed_with_onnxruntime(network: Path, paths: list[Path], size: tuple[int, in
         return np.pad(image, ((0, 0), (margin, side - image.shape[1] - margin), (0, 0)))
 
     rows = []
-    for start in range(0, len(paths), 64):
-        faces = np.stack([square(read_image(path)) for path in paths[start : start + 64]])
+    for first in range(0, len(paths), 64):
+        faces = np.stack([square(read_image(path)) for path in paths[first : first + 64]])
         views = [
             session.run(None, {session.get_inputs()[0].name: np.ascontiguousarray(view)})[0]
             for view in (faces, faces[:, :, ::-1])
@@ -165,28 +154,37 @@ def compare(run: Path, pairs: Path, images: Path, work: Path, console: Console) 
     }
 
 
-def main() -> None:
-    """Reads the arguments, compares, prints and stores."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--preset", choices=["smoke"], help="synthetic faces and a tiny run")
-    parser.add_argument("--run", type=Path, help="the run's folder")
-    parser.add_argument("--pairs", type=Path, help="pairs in LFW's format")
-    parser.add_argument("--images", type=Path, help="the folder of their images")
-    parser.add_argument("--out", type=Path, help="where to write the numbers")
-    args = parser.parse_args()
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What to compare."""
+
+    run: Path | None = None
+    """The run's folder; a tiny run on synthetic faces by default."""
+    pairs: Path | None = None
+    """Pairs in LFW's format."""
+    images: Path | None = None
+    """The folder of their images."""
+    out: Path | None = None
+    """Where to write the numbers as JSON."""
+
+
+def main(options: Options) -> None:
+    """Compares, prints and stores.
+
+    Raises:
+      ValueError: a run is named without pairs or images.
+    """
     console = Console(soft_wrap=True)
+    given = options.run, options.pairs, options.images
+    if None in given and any(given):
+        raise ValueError("expected --run, --pairs and --images together, or none of them")
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
-        if args.preset == "smoke":
-            run, pairs, images = smoke_inputs(work, console)
-        elif args.run and args.pairs and args.images:
-            run, pairs, images = args.run, args.pairs, args.images
-        else:
-            parser.error("expected --preset smoke, or --run, --pairs and --images")
-        numbers = compare(run, pairs, images, work, console)
+        inputs = given if all(given) else smoke_inputs(work, console)
+        numbers = compare(*inputs, work, console)
     print(json.dumps(numbers, indent=2))
-    if args.out is not None:
-        write_json(args.out, numbers)
+    if options.out is not None:
+        write_json(options.out, numbers)
     if numbers["jax"] != numbers["onnxruntime"]:
         raise SystemExit("the accuracies in onnxruntime and JAX differ")
     if max(numbers["largest_cosine_distance"].values()) > 1e-4:
@@ -194,4 +192,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    start(main, Options, __doc__)

@@ -1,6 +1,6 @@
 """Kills a run with SIGKILL at random moments, and compares its end with an undisturbed run.
 
-    python experiments/kill_and_resume.py --kills 20
+    python -m experiments.kill_and_resume --kills 20
 
 Both train SphereNet-4 with A-Softmax on synthetic faces. The kills fall in a step, while a
 checkpoint is being written, and while one is being restored. The moments come from what a run shows

@@ -17,6 +17,7 @@ gets 93.2, 93.5 and 93.8 %, the authors' pace, which comes down to 27 only, 92.7
 """
 
 import dataclasses
+import functools
 
 from experiments.study import Options, run_study, start
 from sphereface_jax.training.config import TrainConfig
@@ -67,10 +68,7 @@ def variants(options: Options) -> dict[str, TrainConfig]:
     }
 
 
-def main(options: Options) -> None:
-    """Trains and examines each."""
-    run_study("lambda_schedules", options, variants(options))
-
+main = functools.partial(run_study, "lambda_schedules", variants)
 
 if __name__ == "__main__":
     start(main, Options, __doc__)

@@ -13,6 +13,7 @@ That is no contest of the losses at their best, for which each would be tuned by
 """
 
 import dataclasses
+import functools
 
 from experiments.study import Options, run_study, start
 from sphereface_jax.losses import LOSSES
@@ -43,10 +44,7 @@ def variants(options: Options) -> dict[str, TrainConfig]:
     }
 
 
-def main(options: Options) -> None:
-    """Trains and examines each."""
-    run_study("losses", options, variants(options))
-
+main = functools.partial(run_study, "losses", variants)
 
 if __name__ == "__main__":
     start(main, Options, __doc__)

@@ -133,7 +133,7 @@ class Options:
         return synthetic_exam(300, 8, CPU.data.image_size, pairs_per_fold=600)
 
 
-AnyOptions = TypeVar("AnyOptions", bound=Options)
+AnyOptions = TypeVar("AnyOptions")
 
 
 def start(main: Callable[[AnyOptions], None], options: type[AnyOptions], doc: str | None) -> None:
@@ -147,25 +147,24 @@ def start(main: Callable[[AnyOptions], None], options: type[AnyOptions], doc: st
 
 
 def run_study(
-    name: str,
-    options: Options,
-    variants: Mapping[str, TrainConfig],
+    name: str, variants: Callable[[Options], Mapping[str, TrainConfig]], options: Options
 ) -> None:
     """Trains and examines every variant of an experiment and writes its results.
 
     Args:
       name: of the experiment.
+      variants: from the options to a config each, by what they are called in tables.
       options: of the command line.
-      variants: a config each, by what they are called in tables.
 
     Raises:
       ValueError: there are results already, or the preset lacks data.
     """
-    out, exam, machine = options.results_file(name), options.exam(), describe_machine()
+    configs, out, exam = variants(options), options.results_file(name), options.exam()
+    machine = describe_machine()
     folder, began = options.runs / f"{name}_{options.preset}", time.perf_counter()
     base = options.base_config()
     rows = {}
-    for variant, config in variants.items():
+    for variant, config in configs.items():
         print(f"{name}: {variant}", flush=True)
         config = dataclasses.replace(config, out=folder / re.sub(r"[^\w.]+", "_", variant))
         rows[variant] = {"changes": differences(config, dataclasses.replace(base, out=config.out))}

@@ -1,6 +1,6 @@
 """The same run by one process on one device and by two processes of two devices, side by side.
 
-    python experiments/two_processes.py
+    python -m experiments.two_processes
 
 The two meet over loopback, lay their four devices out as data 2 × model 2, share the prototypes and
 what the optimiser keeps, and take each batch in two parts. Exits with 1 where a loss differs by
