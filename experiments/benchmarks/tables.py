@@ -224,7 +224,8 @@ def inputs(results: Results) -> str:
 
 {table(["", "images/s", "of bare decoding"], rows)}
 
-Command: `python -m experiments.benchmarks.input`. {machine(results)}
+Command: `python -m experiments.benchmarks.input --faces ../shared/data/train --train-steps 60`.
+{machine(results)}
 """
 
 
@@ -315,8 +316,8 @@ def faces(results: Results) -> str:
 ## Real faces
 
 {results["experiment"]}, {config["steps"]:,} steps of {config["batch_size"]}; none of LFW's people
-was seen in training. It took {results["minutes_training"]:.0f} minutes. The command stands in the
-README.
+was seen in training. It took {results["minutes_training"]:.0f} minutes; the commands are
+[here](faces.md).
 
 {table(["protocol", "accuracy", "equal error rate", "TAR at FAR 1e-2"], rows)}
 

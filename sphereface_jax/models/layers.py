@@ -15,7 +15,7 @@ def prelu(x: jax.Array, slope: jax.Array) -> jax.Array:
     """max(x, 0) + slope · min(x, 0) of x [B, H, W, C] and slope [C].
 
     The gradient of the slope is summed over rows first and within them afterwards: XLA's own order
-    takes 2 to 4 times as long on a CPU (`experiments.benchmarks.layers`).
+    takes 2 to 6 times as long on a CPU (`experiments.benchmarks.layers`).
     """
     return jnp.where(x > 0, x, slope.astype(x.dtype) * x)
 
