@@ -16,7 +16,7 @@ ALLOWED = {
     "geometry": set(),
     "schedules": set(),
     "compilation": set(),
-    "margins": {"geometry"},
+    "margins": {"_checks", "geometry"},
     "heads": {"_checks", "geometry", "margins"},
     "losses": {"_checks", "geometry", "margins", "heads"},
     "models": {"_checks"},

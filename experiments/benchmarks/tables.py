@@ -179,9 +179,9 @@ def layers(results: Results) -> str:
 The 3×3 convolution of every stage of SphereNet and its gradients, {results["batch"]} images,
 float32. *Default* is what XLA chooses on a CPU (YNNPACK), *own* what it does when told otherwise,
 which the library does; in bold what is kept. The gradient of the kernel as explicit matrix products
-is slower in every stage but the last. Winograd's F(4×4, 3×3) is faster in a middle stage or two, but
-errs by {min(errors):.0e} to {max(errors):.0e} of the largest value, where imported weights are to
-give the same embeddings to 1e-5: it is not used.
+is slower in every stage but the last. Winograd's F(4×4, 3×3) is faster in a middle stage or two,
+but errs by {min(errors):.0e} to {max(errors):.0e} of the largest value, where imported weights are
+to give the same embeddings to 1e-5: it is not used.
 
 {table(["", *stages], rows)}
 
