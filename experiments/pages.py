@@ -31,12 +31,16 @@ def machine(*several: Results) -> str:
     info = several[0]["machine"]
     if isinstance(info, str):
         return f"Machine: {info}."
-    loads = ", ".join(str(results["machine"]["load_before"]) for results in several)
-    is_real_time = info.get("real_time", False)
-    busy = "run as a real-time process beside other work" if is_real_time else f"load {loads}"
+    busy = [
+        "as a real-time process beside other work"
+        if results["machine"].get("real_time", False)
+        else f"at load {results['machine']['load_before']}"
+        for results in several
+    ]
     return (
         f"Machine: {info['processor']}, {info['cores']} cores, {info['memory_gib']} GiB; "
-        f"JAX {info['jax']} on {info['devices']} × {info['device']}; {busy}."
+        f"JAX {info['jax']} on {info['devices']} × {info['device']}; run "
+        f"{', '.join(dict.fromkeys(busy))}."
     )
 
 

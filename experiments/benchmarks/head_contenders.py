@@ -84,8 +84,7 @@ def bare_products(classes: int, batch: int, width: int, class_block: int | None)
 def reference(classes: int, batch: int, width: int, class_block: int | None) -> Step:
     """A-Softmax in PyTorch as it is usually written: one-hot scatter, temporaries [B, C]."""
     import torch
-
-    from experiments.benchmarks.plain_torch import angular_softmax
+    from torch.nn import functional
 
     del class_block
     x, prototypes, labels = map(torch.from_numpy, make_arrays(classes, batch, width))
@@ -94,7 +93,17 @@ def reference(classes: int, batch: int, width: int, class_block: int | None) -> 
 
     def step() -> None:
         x.grad = weight.grad = None
-        angular_softmax(x, weight, labels, ANNEALING_LAMBDA).backward()
+        norms = x.norm(2, 1)
+        cosine = functional.linear(functional.normalize(x), functional.normalize(weight))
+        cosine = cosine.clamp(-1, 1)
+        multiple = 8 * cosine**4 - 8 * cosine**2 + 1
+        theta = cosine.data.acos()
+        k = (MARGIN * theta / np.pi).floor()
+        phi = (-1.0) ** k * multiple - 2 * k
+        one_hot = torch.zeros_like(cosine)
+        one_hot.scatter_(1, labels.view(-1, 1), 1)
+        logits = (one_hot * (phi - cosine) / (1 + ANNEALING_LAMBDA) + cosine) * norms.view(-1, 1)
+        functional.cross_entropy(logits, labels).backward()
 
     return step
 

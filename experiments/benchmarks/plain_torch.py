@@ -41,7 +41,7 @@ def angular_softmax(x: Tensor, weight: Tensor, labels: Tensor, annealing_lambda:
     cosine = functional.linear(functional.normalize(x), functional.normalize(weight)).clamp(-1, 1)
     segment = (4 * cosine.detach().acos() / math.pi).floor()
     psi = (-1.0) ** segment * (8 * cosine**4 - 8 * cosine**2 + 1) - 2 * segment
-    one_hot = torch.zeros_like(cosine).scatter_(1, labels.view(-1, 1), 1)
+    one_hot = functional.one_hot(labels, len(weight))
     logits = (one_hot * (psi - cosine) / (1 + annealing_lambda) + cosine) * x.norm(dim=1)[:, None]
     return functional.cross_entropy(logits, labels)
 

@@ -20,7 +20,6 @@ from experiments.benchmarks import measure
 Step = Callable[[], object]
 CLASSES, WIDTH, SIZE = 10_572, 512, (112, 96)
 DECAY, MOMENTUM, RATE, DIVISOR = 5e-4, 0.9, 1e-3, 128.0
-ANNEALING_LAMBDA = 5.0
 Precision = Literal["float32", "bfloat16"]
 
 
@@ -113,11 +112,25 @@ def torch_images(batch: int, device: str) -> tuple[Any, Any]:
     return images, torch.from_numpy(labels).long().to(device)
 
 
+def a_softmax(x: Any, prototypes: Any, labels: Any, annealing_lambda: float = 5.0) -> Any:
+    """A-Softmax with m = 4 as it is usually written in PyTorch."""
+    import torch
+    from torch.nn import functional
+
+    norms = x.norm(2, 1)
+    cosine = functional.linear(functional.normalize(x), functional.normalize(prototypes))
+    cosine = cosine.clamp(-1, 1)
+    multiple = 8 * cosine**4 - 8 * cosine**2 + 1
+    k = (4 * cosine.detach().acos() / np.pi).floor()
+    phi = (-1.0) ** k * multiple - 2 * k
+    one_hot = torch.zeros_like(cosine).scatter_(1, labels.view(-1, 1), 1)
+    logits = (one_hot * (phi - cosine) / (1 + annealing_lambda) + cosine) * norms.view(-1, 1)
+    return functional.cross_entropy(logits, labels)
+
+
 def torch_train(depth: int, batch: int, precision: Precision, *, compiled: bool = False) -> Step:
     """The same network, loss and update in PyTorch."""
     import torch
-
-    from experiments.benchmarks.plain_torch import angular_softmax
 
     network = torch_network(depth)
     device = next(network.parameters()).device.type
@@ -131,7 +144,7 @@ def torch_train(depth: int, batch: int, precision: Precision, *, compiled: bool 
         pixels = (images.float() - 127.5) / DIVISOR
         with torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"):
             x = network(pixels)
-        return angular_softmax(x.float(), prototypes, labels, ANNEALING_LAMBDA)
+        return a_softmax(x.float(), prototypes, labels)
 
     loss = torch.compile(loss) if compiled else loss
 
