@@ -88,7 +88,9 @@ def benchmarks(results: Results) -> str:
         "EER": lambda found: percent(found["equal_error_rate"]),
         "rank 1": lambda found: percent(found["rank_k"]["1"]),
         "TAR at FAR": lambda found: ", ".join(
-            f"{far}: {percent(rate, 1)}" for far, rate in found["tar_at_far"].items()
+            f"{far}: {percent(rate, 1)}"
+            for far, rate in found["tar_at_far"].items()
+            if rate is not None
         ),
         "size": _size,
     }

@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 
-from sphereface_jax.evaluation.calibration import best_accuracy_point, far_point
+from sphereface_jax.evaluation.calibration import (
+    TooFewPairsError,
+    best_accuracy_point,
+    describe_rate,
+    far_point,
+)
 
 COSINES = np.array([0.9, 0.8, 0.3, 0.6, 0.2, 0.1, 0.0])
 IS_SAME = np.array([True, True, True, False, False, False, False])
@@ -24,7 +29,7 @@ def test_the_best_accuracy_point_on_paper() -> None:
 
 @pytest.mark.parametrize(
     ("max_far", "threshold", "far", "frr"),
-    [(0.0, 0.6, 0.0, 1 / 3), (0.24, 0.6, 0.0, 1 / 3), (0.25, 0.2, 0.25, 0.0), (0.5, 0.1, 0.5, 0)],
+    [(0.25, 0.2, 0.25, 0.0), (0.49, 0.2, 0.25, 0.0), (0.5, 0.1, 0.5, 0)],
 )
 def test_the_far_point_on_paper(max_far: float, threshold: float, far: float, frr: float) -> None:
     point = far_point(COSINES, IS_SAME, max_far=max_far)
@@ -39,9 +44,27 @@ def test_ties_never_exceed_the_allowed_far() -> None:
     assert point.threshold == 0.5
 
 
-def test_bad_input_is_named() -> None:
+def test_a_far_that_the_pairs_cannot_show_is_refused() -> None:
+    message = (
+        r"fewer than 1 in 4 .* cannot be shown with 4 pairs of different people; 1e-06 takes 1,0"
+    )
+    with pytest.raises(TooFewPairsError, match=message):
+        far_point(COSINES, IS_SAME, max_far=1e-6)
+
+
+def test_no_error_on_few_pairs_is_not_said_to_be_a_rate_of_zero() -> None:
+    assert describe_rate(0.0, 10) == "fewer than 1 in 10"
+    assert describe_rate(1 / 3000, 3000) == "1 in 3,000"
+    assert describe_rate(0.25, 4) == "25.00%"
+
+
+@pytest.mark.parametrize("max_far", [0.0, 1.0, -0.1, float("nan")])
+def test_a_rate_that_is_none_is_refused(max_far: float) -> None:
     with pytest.raises(ValueError, match="max_far: expected a rate"):
-        far_point(COSINES, IS_SAME, max_far=1.0)
+        far_point(COSINES, IS_SAME, max_far=max_far)
+
+
+def test_bad_input_is_named() -> None:
     with pytest.raises(ValueError, match="found no different pairs"):
         best_accuracy_point([0.1], [True])
     with pytest.raises(ValueError, match="scores: expected finite"):

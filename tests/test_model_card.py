@@ -78,13 +78,20 @@ def templates() -> Templates:
     ("measure", "said"),
     [
         (
-            lambda: identification(UNIT[::2], PEOPLE[::2], UNIT[1:8:2], PEOPLE[1:8:2], fars=[1e-1]),
+            lambda: identification(
+                *(UNIT[::2], PEOPLE[::2], UNIT[1:8:2], PEOPLE[1:8:2]),
+                fars=[1e-1],
+                dir_fars=[0.5, 1e-2],
+            ),
             "rank 1: 100.00%, 5: 100.00%, 10: 100.00%, 20: 100.00%; "
-            "TAR at FAR 1e-1: 100.00%; DIR at FAR 1e-1: 100.00%, 1e-2: 100.00%",
+            "TAR at FAR 1e-1: 100.00%; DIR at FAR 5e-1: 100.00%",
         ),
         (
-            lambda: ijb_11(templates(), np.arange(0, 11), np.arange(1, 12), np.arange(11) % 2 == 0),
-            "AUC 1.0000, EER 0.00%; TAR at FAR 1e-1: 100.00%, 1e-2: 100.00%",
+            lambda: ijb_11(
+                *(templates(), np.arange(0, 11), np.arange(1, 12), np.arange(11) % 2 == 0),
+                fars=[0.2, 1e-2],
+            ),
+            "AUC 1.0000, EER 0.00%; TAR at FAR 2e-1: 100.00%; 3 probes",
         ),
         (
             lambda: ijb_1n(

@@ -82,6 +82,22 @@ def test_a_stored_threshold_is_replaced_only_when_asked(
     assert json.loads(stored.read_text())["max_far"] is None
 
 
+def test_a_rate_that_few_pairs_cannot_show_is_neither_printed_nor_stored(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = people_folder(tmp_path / "faces")
+    flags = [run, "--pairs", people_pairs(tmp_path), "--images", folder, "--max-far", "1e-6"]
+    found = evaluate(tmp_path, *flags)["lfw_authors"]
+    assert found["tar_at_far"] == {"1e-1": None, "1e-2": None, "1e-3": None}
+    said = " ".join(capsys.readouterr().out.split())
+    assert "fewer than 1 in 6 cannot be shown with 6 different pairs" in said
+    assert "6 pairs of different people; 1e-06 takes 1,000,000; no threshold is stored" in said
+    assert not (run / "calibration.json").exists()
+    image = folder / "P0" / "P0_0001.png"
+    assert call("compare", run, image, image) == 0
+    assert "no threshold yet" in capsys.readouterr().out
+
+
 def test_compare_says_when_the_threshold_is_of_other_weights(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -298,7 +314,7 @@ def test_options_that_do_not_go_together(
     assert "expected something to score" in said(run)
     assert "expected one list" in said(run, "--pairs", pairs, "--ijb", tmp_path)
     assert "got it with stored vectors" in said("--embeddings", vectors, "--images", tmp_path)
-    assert "expected a rate in [0, 1)" in said(run, "--images", tmp_path, "--max-far", "1.5")
+    assert "expected a rate in (0, 1)" in said(run, "--images", tmp_path, "--max-far", "1.5")
     assert "expected a run to calibrate" in said("--embeddings", vectors, "--recalibrate")
     nowhere = tmp_path / "none" / "out.json"
     assert "expected a folder to write" in said("--embeddings", vectors, "--json", nowhere)

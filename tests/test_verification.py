@@ -13,6 +13,7 @@ from sphereface_jax.evaluation.folds import best_threshold
 from sphereface_jax.evaluation.pairs import Pairs, paired_cosines
 from sphereface_jax.evaluation.roc import (
     area_under_curve,
+    can_show,
     equal_error_rate,
     far_name,
     roc_curve,
@@ -219,7 +220,9 @@ def test_the_roc_agrees_with_scikit_learn(decimals: int) -> None:
     assert area_under_curve(curve) == pytest.approx(metrics.roc_auc_score(is_same, scores))
     eer = equal_error_rate(curve)
     assert np.interp(eer, far, tar) == pytest.approx(1 - eer, abs=1 / 200)
-    for name, value in tar_at_far(curve, [0.1, 0.01, 0.001]).items():
+    rates = tar_at_far(curve, [0.1, 0.01, 0.001])
+    assert rates.pop("1e-3") is None  # of about 300 different pairs
+    for name, value in rates.items():
         assert value == tar[far <= float(name)].max()
 
 
@@ -232,7 +235,18 @@ def test_the_roc_on_paper() -> None:
     # Couples of a same and a different pair in order: 3 for .9, 2 for .7, 1 and a half for .5.
     assert area_under_curve(curve) == pytest.approx(6.5 / 9)
     assert equal_error_rate(curve) == pytest.approx(1 / 3)
-    assert tar_at_far(curve, [0.1, 1 / 3]) == {"1e-1": 1 / 3, "3.33333e-1": 2 / 3}
+    # None of three different pairs says no more than "fewer than 1 in 3".
+    assert tar_at_far(curve, [0.1, 1 / 3]) == {"1e-1": None, "3.33333e-1": 2 / 3}
+    # Ties are accepted together: a FAR of 1 / 2 allows one of two, and here it is none or both.
+    tied = roc_curve([0.9, 0.5, 0.5, 0.4], [True, False, False, True])
+    assert tar_at_far(tied, [0.5]) == {"5e-1": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("far", "count", "shown"), [(1e-3, 1000, True), (1e-3, 999, False), (0.0, 10**9, False)]
+)
+def test_a_far_below_one_in_n_cannot_be_shown(far: float, count: int, shown: bool) -> None:
+    assert can_show(far, count) == shown
 
 
 def test_a_far_is_named_as_it_is_written() -> None:

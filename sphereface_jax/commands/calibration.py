@@ -12,12 +12,20 @@ from rich.console import Console
 
 from sphereface_jax.data.aligner import face_aligner
 from sphereface_jax.embedder import FaceEmbedder
-from sphereface_jax.evaluation.calibration import OperatingPoint
+from sphereface_jax.evaluation.calibration import OperatingPoint, describe_rate
 from sphereface_jax.training.run_folder import read_json_if_there, write_json
 from sphereface_jax.training.terminal import say
 
 _FILE = "calibration.json"
-_FIELDS = ("threshold", "false_accept_rate", "false_reject_rate", "pairs", "step")
+_FIELDS = (
+    "threshold",
+    "false_accept_rate",
+    "false_reject_rate",
+    "num_same",
+    "num_different",
+    "pairs",
+    "step",
+)
 
 
 def store_calibration(
@@ -57,8 +65,8 @@ def describe_calibration(point: dict[str, Any]) -> str:
     """Says an operating point in a few words."""
     return (
         f"threshold {point['threshold']:.4f} (measured on {point['pairs']}: "
-        f"false accepts {point['false_accept_rate']:.2%}, "
-        f"false rejects {point['false_reject_rate']:.2%})"
+        f"false accepts {describe_rate(point['false_accept_rate'], point['num_different'])}, "
+        f"false rejects {describe_rate(point['false_reject_rate'], point['num_same'])})"
     )
 
 

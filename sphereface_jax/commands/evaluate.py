@@ -19,6 +19,7 @@ from sphereface_jax.commands.vector_sources import (
     refuse_missing,
 )
 from sphereface_jax.data.vectors import FaceVectors
+from sphereface_jax.evaluation.calibration import TooFewPairsError
 from sphereface_jax.evaluation.geometry_measures import GeometryResult, prototype_spread
 from sphereface_jax.evaluation.statistics import McNemarResult, mcnemar, verification_intervals
 from sphereface_jax.evaluation.verification import VerificationResult
@@ -162,9 +163,14 @@ def _calibrate(
     for each in scored:
         choose = each.matched.operating_point
         if choose is not None:
+            try:
+                point = choose(options.max_far)
+            except TooFewPairsError as error:
+                warn(console, f"--{str(error).replace('_', '-')}; no threshold is stored")
+                return
             calibrate(
                 source.run.path,
-                choose(options.max_far),
+                point,
                 pairs=each.task.title,
                 step=source.run.step,
                 max_far=options.max_far,

@@ -113,8 +113,8 @@ class EvaluateOptions:
             raise ValueError(f"--align: expected photographs of --images to align, got {got}")
 
     def _check_outcome(self) -> None:
-        if self.max_far is not None and not 0 <= self.max_far < 1:
-            raise ValueError(f"--max-far: expected a rate in [0, 1), got {self.max_far}")
+        if self.max_far is not None and not 0 < self.max_far < 1:
+            raise ValueError(f"--max-far: expected a rate in (0, 1), got {self.max_far}")
         if self.run is None and (self.recalibrate or self.max_far is not None):
             raise ValueError("--max-far, --recalibrate: expected a run to calibrate, got none")
         if self.json is not None:

@@ -5,13 +5,14 @@ it will be wrong. An operating point is chosen on all pairs of a list and carrie
 """
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from sphereface_jax.evaluation.folds import best_threshold
-from sphereface_jax.evaluation.roc import allowed_accepts, check_scores
+from sphereface_jax.evaluation.roc import allowed_accepts, can_show, check_scores
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +36,10 @@ class OperatingPoint:
     def to_json(self) -> dict[str, Any]:
         """The operating point as plain numbers."""
         return dataclasses.asdict(self)
+
+
+class TooFewPairsError(ValueError):
+    """The different pairs are too few to show the false accept rate that was asked for."""
 
 
 def best_accuracy_point(cosines: ArrayLike, is_same: ArrayLike) -> OperatingPoint:
@@ -66,23 +71,31 @@ def far_point(cosines: ArrayLike, is_same: ArrayLike, *, max_far: float) -> Oper
     Args:
       cosines: [P] cosines of pairs.
       is_same: [P] booleans.
-      max_far: the highest false accept rate to allow, in [0, 1).
+      max_far: the highest false accept rate to allow, in (0, 1).
 
     Returns:
       An `OperatingPoint`; its threshold is a different pair's cosine, the highest one that has
       to be refused.
 
     Raises:
-      ValueError: as `best_accuracy_point`, and for `max_far` outside [0, 1).
+      ValueError: as `best_accuracy_point`, and for `max_far` outside (0, 1).
+      TooFewPairsError: fewer than 1 / max_far different pairs; none of N accepted shows only that
+        they are fewer than 1 in N.
 
     Example:
       >>> far_point([0.9, 0.2, 0.6, 0.1], [True, True, False, False], max_far=0.5).threshold
       0.1
     """
     cosines, is_same = check_scores(cosines, is_same)
-    if not 0 <= max_far < 1:
-        raise ValueError(f"max_far: expected a rate in [0, 1), got {max_far}")
+    if not 0 < max_far < 1:
+        raise ValueError(f"max_far: expected a rate in (0, 1), got {max_far}")
     different = np.sort(cosines[~is_same])[::-1]
+    if not can_show(max_far, len(different)):
+        raise TooFewPairsError(
+            f"max_far: fewer than 1 in {len(different):,} false accepts cannot be shown with "
+            f"{len(different):,} pairs of different people; {max_far:g} takes "
+            f"{math.ceil(1 / max_far):,}"
+        )
     allowed = allowed_accepts(max_far, len(different))
     return _measure(float(different[allowed]), cosines, is_same)
 
@@ -95,3 +108,15 @@ def _measure(threshold: float, cosines: np.ndarray, is_same: np.ndarray) -> Oper
         num_same=int(is_same.sum()),
         num_different=int((~is_same).sum()),
     )
+
+
+def describe_rate(rate: float, count: int) -> str:
+    """An error rate measured on `count` pairs in words: none of them is "fewer than 1 in N".
+
+    Example:
+      >>> describe_rate(0.0123, 6000), describe_rate(0.0, 3000), describe_rate(1e-5, 200000)
+      ('1.23%', 'fewer than 1 in 3,000', '2 in 200,000')
+    """
+    if rate == 0:
+        return f"fewer than 1 in {count:,}"
+    return f"{rate:.2%}" if rate >= 5e-4 else f"{round(rate * count):,} in {count:,}"

@@ -23,7 +23,7 @@ from sphereface_jax.evaluation.impostors import (
     merge_impostors,
 )
 from sphereface_jax.evaluation.pairs import check_embeddings, paired_dot, unit_rows
-from sphereface_jax.evaluation.roc import allowed_accepts, far_name
+from sphereface_jax.evaluation.roc import allowed_accepts, can_show, far_name
 
 RANKS = (1, 5, 10, 20)
 TAR_AT_FARS = (1e-3, 1e-4, 1e-5, 1e-6)
@@ -39,9 +39,10 @@ class IdentificationResult:
     Attributes:
       rank_k: the share of searches whose mate is among the first k, by str(k).
       cmc: [R] the same for every k from 1 to R, the cumulative match characteristic.
-      tar_at_far: over all single comparisons, the TAR at each FAR, by the FAR's name.
-      dir_at_far: over whole searches, the DIR at each false alarm rate of the unmated probes;
-        empty where every probe has a mate.
+      tar_at_far: over all single comparisons, the TAR at each FAR, by the FAR's name; None where
+        the comparisons are too few to show that FAR.
+      dir_at_far: over whole searches, the DIR at each false alarm rate of the unmated probes, or
+        None likewise; empty where every probe has a mate.
       num_searches: the searches that have a mate and so a rank.
       num_unmated: the probes without a mate.
       num_gallery: images in the gallery.
@@ -52,8 +53,8 @@ class IdentificationResult:
 
     rank_k: dict[str, float]
     cmc: tuple[float, ...]
-    tar_at_far: dict[str, float]
-    dir_at_far: dict[str, float]
+    tar_at_far: dict[str, float | None]
+    dir_at_far: dict[str, float | None]
     num_searches: int
     num_unmated: int
     num_gallery: int
@@ -317,7 +318,7 @@ def _tail_size(num_scores: int, fars: tuple[float, ...]) -> int:
 
 def _rates(
     genuine: NDArray[np.float64], impostors: NDArray, num_impostors: int, fars: Iterable[float]
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """The share of `genuine` above the highest impostor that each FAR cannot let pass.
 
     Args:
@@ -326,8 +327,11 @@ def _rates(
       num_impostors: how many there are in all; with none there are no rates.
       fars: false accept rates.
     """
-    rates = {}
+    rates: dict[str, float | None] = {}
     for far in fars if num_impostors else ():
+        if not can_show(far, num_impostors):
+            rates[far_name(far)] = None
+            continue
         accepts = allowed_accepts(far, num_impostors)
         threshold = impostors[accepts] + TIE if accepts < num_impostors else -np.inf
         rates[far_name(far)] = float(np.mean(genuine > threshold))

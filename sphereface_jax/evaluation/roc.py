@@ -3,6 +3,9 @@
 A pair is accepted when its score is at or above the threshold. TAR is the share of same pairs
 accepted, FAR the share of different pairs accepted, FRR = 1 - TAR. Pairs of equal score are
 accepted together, so a curve has one point for each distinct score and a tie is never split.
+
+N different pairs show no FAR below 1 / N: that none of them is accepted says "fewer than 1 in N".
+Rates below that are left open (None), not measured as 0.
 """
 
 import dataclasses
@@ -25,11 +28,13 @@ class RocCurve:
       far: [K] false accept rates, rising from 0 to 1.
       tar: [K] true accept rates, rising from 0 to 1.
       thresholds: [K] the scores at or above which a pair is accepted, falling from inf.
+      num_different: the different pairs that the FAR is measured on.
     """
 
     far: NDArray[np.float64]
     tar: NDArray[np.float64]
     thresholds: NDArray[np.float64]
+    num_different: int
 
 
 def check_scores(scores: ArrayLike, is_same: ArrayLike) -> tuple[NDArray, NDArray[np.bool_]]:
@@ -90,6 +95,7 @@ def roc_curve(
         far=np.append(0.0, different / different[-1]),
         tar=np.append(0.0, same / same[-1]),
         thresholds=np.append(np.inf, descending[last_of_its_score]),
+        num_different=int((~is_same & (weights > 0)).sum()),
     )
 
 
@@ -111,27 +117,38 @@ def equal_error_rate(curve: RocCurve) -> float:
     return float(curve.far[after - 1] + share * (curve.far[after] - curve.far[after - 1]))
 
 
-def tar_at_far(curve: RocCurve, fars: Iterable[float]) -> dict[str, float]:
+def tar_at_far(curve: RocCurve, fars: Iterable[float]) -> dict[str, float | None]:
     """The best TAR among thresholds whose measured FAR is at most each of `fars`.
 
-    Nothing is interpolated, and ties are accepted together: with N different pairs a FAR below
-    1 / N is met only by accepting none of them.
+    Nothing is interpolated, and ties are accepted together.
 
     Args:
       curve: a ROC.
       fars: false accept rates in [0, 1].
 
     Returns:
-      The TAR by the name of its FAR, `far_name`.
+      The TAR by the name of its FAR, `far_name`; None where the pairs are too few to show that FAR
+      (`can_show`).
 
     Example:
       >>> tar_at_far(roc_curve([0.9, 0.8, 0.7, 0.1], [True, False, True, False]), [0.1, 0.5])
-      {'1e-1': 0.5, '5e-1': 1.0}
+      {'1e-1': None, '5e-1': 1.0}
     """
+    places = {far: np.searchsorted(curve.far, far * _GUARD, side="right") - 1 for far in fars}
     return {
-        far_name(far): float(curve.tar[np.searchsorted(curve.far, far * _GUARD, side="right") - 1])
-        for far in fars
+        far_name(far): float(curve.tar[place]) if can_show(far, curve.num_different) else None
+        for far, place in places.items()
     }
+
+
+def can_show(far: float, count: int) -> bool:
+    """Whether `count` impostor scores can show a FAR: whether it allows one of them.
+
+    Example:
+      >>> can_show(1e-3, 3000), can_show(1e-4, 3000)
+      (True, False)
+    """
+    return allowed_accepts(far, count) >= 1
 
 
 def allowed_accepts(far: float, count: int) -> int:

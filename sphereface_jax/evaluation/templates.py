@@ -32,6 +32,7 @@ from sphereface_jax.evaluation.pairs import (
 from sphereface_jax.evaluation.pooling import group_means
 from sphereface_jax.evaluation.roc import (
     area_under_curve,
+    can_show,
     equal_error_rate,
     far_name,
     roc_curve,
@@ -69,7 +70,7 @@ class TemplateVerificationResult:
     """What 1:1 verification of templates measured; rates are fractions.
 
     Attributes:
-      tar_at_far: the TAR at each FAR, by the FAR's name.
+      tar_at_far: the TAR at each FAR, by the FAR's name; None where the pairs are too few.
       auc: area under the ROC.
       equal_error_rate: where FAR and FRR are equal.
       num_pairs: template pairs.
@@ -77,7 +78,7 @@ class TemplateVerificationResult:
       num_templates: templates.
     """
 
-    tar_at_far: dict[str, float]
+    tar_at_far: dict[str, float | None]
     auc: float
     equal_error_rate: float
     num_pairs: int
@@ -95,14 +96,15 @@ class TemplateIdentificationResult:
 
     Attributes:
       rank_k: the share of searches whose mate is among the first k, by str(k).
-      dir_at_far: the share of mated probes found at each rate of false alarms, by its name.
+      dir_at_far: the share of mated probes found at each rate of false alarms, by its name; None
+        where the probes are too few to show that rate.
       num_probes: probe templates.
       num_searches: searches that have a mate, over all galleries.
       num_galleries: galleries that the rates are the mean of.
     """
 
     rank_k: dict[str, float]
-    dir_at_far: dict[str, float]
+    dir_at_far: dict[str, float | None]
     num_probes: int
     num_searches: int
     num_galleries: int
@@ -239,7 +241,7 @@ def ijb_1n(
     if not found:
         raise ValueError("galleries: expected at least one, got none")
     return TemplateIdentificationResult(
-        rank_k=_mean_by_key([result.rank_k for result in found]),
+        rank_k={str(k): float(np.mean([result.rank_k[str(k)] for result in found])) for k in RANKS},
         dir_at_far=_mean_by_key([result.dir_at_far for result in found]),
         num_probes=len(probe_features),
         num_searches=sum(result.num_searches for result in found),
@@ -300,11 +302,12 @@ def ijb_1n_insightface(
         "pd,pd->p", probe_features, gallery_features[mate], dtype=np.float64, casting="same_kind"
     )
     ranks = ranks_of_mates(impostors.by_probe, genuine)
-    thresholds = {far: impostors.overall[math.ceil(far * len(probe_features)) - 1] for far in rates}
+    count = len(probe_features)
+    thresholds = {far: impostors.overall[math.ceil(far * count) - 1] for far in rates}
     return TemplateIdentificationResult(
         rank_k={str(k): float(np.mean(ranks <= k)) for k in RANKS},
         dir_at_far={
-            far_name(far): float(np.mean(genuine > threshold))
+            far_name(far): float(np.mean(genuine > threshold)) if can_show(far, count) else None
             for far, threshold in thresholds.items()
         },
         num_probes=len(probe_features),
@@ -327,5 +330,10 @@ def _of_shape(name: str, array: NDArray, shape: tuple[int, ...]) -> NDArray:
     return array
 
 
-def _mean_by_key(rates: Sequence[dict[str, float]]) -> dict[str, float]:
-    return {key: float(np.mean([each[key] for each in rates])) for key in rates[0]}
+def _mean_by_key(rates: Sequence[dict[str, float | None]]) -> dict[str, float | None]:
+    """The mean of each rate, None where any gallery leaves it open."""
+    by_key = {key: [each[key] for each in rates] for key in rates[0]}
+    return {
+        key: None if None in values else float(np.mean(np.array(values, float)))
+        for key, values in by_key.items()
+    }

@@ -54,7 +54,8 @@ class VerificationResult:
         error of their mean, for `lfw_opensphere` none.
       auc: area under the ROC.
       equal_error_rate: where FAR and FRR are equal.
-      tar_at_far: the TAR at each FAR, by the FAR's name ("1e-3").
+      tar_at_far: the TAR at each FAR, by the FAR's name ("1e-3"); None where the different pairs
+        are too few to show that FAR.
       threshold: the mean of the folds' thresholds, as a cosine.
       num_pairs: P.
       num_same: how many of them are of one person.
@@ -71,7 +72,7 @@ class VerificationResult:
     accuracy_std: float | None
     auc: float
     equal_error_rate: float
-    tar_at_far: dict[str, float]
+    tar_at_far: dict[str, float | None]
     threshold: float
     num_pairs: int
     num_same: int

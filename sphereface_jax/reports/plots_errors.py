@@ -115,10 +115,10 @@ def roc_plots(runs: Sequence[RunRecord], title: str) -> list[Plot]:
         dash = DASHES[place % len(DASHES)]
         roc.append(line(*_thin(curve), name, number, line={"dash": dash, "shape": "hv"}))
         det.append(line(*_det(curve), name, number, line={"dash": dash}))
-    reached = [far for far in _FARS if far >= smallest]
+    shown = {far: tar for far in _FARS if (tar := rates[far_name(far)]) is not None}
+    reached = {far: tar for far, tar in shown.items() if far >= smallest}
     if reached:
-        tars = [rates[far_name(far)] for far in reached]
-        roc.append(_points(reached, tars, "operating points", first_number))
+        roc.append(_points(list(reached), list(reached.values()), "operating points", first_number))
     det.append(
         _points([_probit(error)], [_probit(error)], f"equal error {error:.1%}", first_number)
     )
@@ -129,7 +129,7 @@ def roc_plots(runs: Sequence[RunRecord], title: str) -> list[Plot]:
             roc.append(_points([far_here], [1 - frr_here], where, number, "x"))
         if 0 < far_here < 1 and 0 < frr_here < 1:
             det.append(_points([_probit(far_here)], [_probit(frr_here)], where, number, "x"))
-    return [_roc(roc, title, first_name, rates), _det_plot(det, title, first_name, error)]
+    return [_roc(roc, title, first_name, shown), _det_plot(det, title, first_name, error)]
 
 
 def _chance(smallest: float) -> go.Scatter:
@@ -138,8 +138,8 @@ def _chance(smallest: float) -> go.Scatter:
     return line(far, far, "chance", "soft", line=dotted, showlegend=False)
 
 
-def _roc(traces: list[go.Scatter], title: str, name: str, rates: dict[str, float]) -> Plot:
-    said = ", ".join(f"{rate:.1%} at FAR {far}" for far, rate in rates.items())
+def _roc(traces: list[go.Scatter], title: str, name: str, rates: dict[float, float]) -> Plot:
+    said = ", ".join(f"{rate:.1%} at FAR {far_name(far)}" for far, rate in rates.items())
     figure = make_figure(
         traces,
         xaxis=axis(

@@ -68,7 +68,9 @@ def _share(rate: float | None) -> str:
 
 def _identification_row(score: Score) -> list[str]:
     numbers = score.numbers
-    alarms = ", ".join(f"{rate:.1%} at {far}" for far, rate in numbers["dir_at_far"].items())
+    alarms = ", ".join(
+        f"{rate:.1%} at {far}" for far, rate in numbers["dir_at_far"].items() if rate is not None
+    )
     ranks = [_share(numbers["rank_k"].get(rank)) for rank in _RANKS]
     searches = numbers.get("num_searches", 0)
     return [score.protocol, score.on, *ranks, f"{searches:,}", alarms or "–"]

@@ -88,7 +88,7 @@ def _verification(score: Score) -> list[tuple[str, str, str]]:
         ("Verification accuracy", f"{numbers['accuracy_10_fold']:.2%}", rule),
         ("Equal error rate", f"{numbers['equal_error_rate']:.1%}", "false accepts = false rejects"),
     ]
-    if "1e-3" in rates:
+    if rates.get("1e-3") is not None:
         found.append(("True accepts", f"{rates['1e-3']:.1%}", "at one false accept in 1,000"))
     return found
 

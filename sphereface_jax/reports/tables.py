@@ -1,7 +1,7 @@
 """The table of an evaluation: a line a protocol, under the headings of its kind of result."""
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 from rich.console import Console
@@ -53,6 +53,8 @@ def print_results(
         console.print(
             "* optimistic: the threshold is chosen on the very pairs that it is scored on"
         )
+    for line in dict.fromkeys(itertools.chain.from_iterable(map(_left_open, results.values()))):
+        console.print(line, highlight=False)
 
 
 def print_rivals(
@@ -135,8 +137,29 @@ def _rank_cells(result: IdentificationResult | TemplateIdentificationResult) -> 
     return {f"rank\n{k}": f"{result.rank_k[k]:.2%}" for k in _RANKS}
 
 
-def _rates(measure: str, rates: Mapping[str, float]) -> Cells:
-    return {f"{measure}\n{far}": f"{rate:.1%}" for far, rate in rates.items()}
+def _rates(measure: str, rates: Mapping[str, float | None]) -> Cells:
+    return {
+        f"{measure}\n{far}": "–" if rate is None else f"{rate:.1%}" for far, rate in rates.items()
+    }
+
+
+def _left_open(result: Any) -> Iterator[str]:
+    """Says which rates too few comparisons leave open, and how few they are."""
+    match result:
+        case VerificationResult() | TemplateVerificationResult():
+            counts = {"tar_at_far": (result.num_pairs - result.num_same, "different pairs")}
+        case IdentificationResult():
+            counts = {
+                "tar_at_far": (result.num_impostor_scores, "impostor comparisons"),
+                "dir_at_far": (result.num_unmated, "probes without a mate"),
+            }
+        case TemplateIdentificationResult():
+            counts = {"dir_at_far": (result.num_probes, "probes")}
+        case _:
+            counts = {}
+    for field, (count, unit) in counts.items():
+        if None in getattr(result, field).values():
+            yield f"– fewer than 1 in {count:,} cannot be shown with {count:,} {unit}"
 
 
 def _print_lines(lines: list[tuple[str, Cells]], console: Console) -> None:

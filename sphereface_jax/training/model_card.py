@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sphereface_jax.evaluation.calibration import describe_rate
 from sphereface_jax.training.config import TrainConfig
 from sphereface_jax.training.run_folder import (
     file_name,
@@ -137,7 +138,8 @@ def _results(run: Path) -> Iterator[str]:
         yield (
             f"\n`sphereface compare` says the same person above a cosine of "
             f"{point['threshold']:.4f}, measured on {point['pairs']}: false accepts "
-            f"{point['false_accept_rate']:.2%}, false rejects {point['false_reject_rate']:.2%}."
+            f"{describe_rate(point['false_accept_rate'], point['num_different'])}, false rejects "
+            f"{describe_rate(point['false_reject_rate'], point['num_same'])}."
         )
 
 
@@ -154,7 +156,8 @@ def _headlines(numbers: dict[str, Any]) -> Iterator[str]:
     if "equal_error_rate" in numbers:
         yield f"AUC {numbers['auc']:.4f}, EER {numbers['equal_error_rate']:.2%}"
     for key, measure in _RATES.items():
-        if rates := numbers.get(key):
+        rates = {far: rate for far, rate in numbers.get(key, {}).items() if rate is not None}
+        if rates:
             at = ", ".join(f"{far}: {rate:.2%}" for far, rate in rates.items())
             yield f"{measure} at FAR {at}"
     if "angular_fisher_score" in numbers:
