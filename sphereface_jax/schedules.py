@@ -66,12 +66,13 @@ def step_decay(
     factor: float = 0.1,
     warmup_steps: int = 0,
 ) -> Schedule:
-    """Multiplies a value by a factor at fractions of the run; the authors' 16k and 24k of 28k.
+    """Multiplies a value by a factor at each boundary; the authors' at 16k and 24k of 28k steps.
 
     Args:
       value: the value at the start.
       total_steps: length of the run in steps.
-      boundaries: fractions of the run from which on the value is multiplied once more.
+      boundaries: from where on the value is multiplied once more: fractions of the run below 1, or
+        steps from 1.
       factor: what it is multiplied by.
       warmup_steps: steps over which the value rises linearly at the start.
 
@@ -83,8 +84,11 @@ def step_decay(
       >>> schedule = step_decay(0.1, 28_000)
       >>> [round(float(schedule(step)), 4) for step in (0, 15_999, 16_000, 24_000)]
       [0.1, 0.1, 0.01, 0.001]
+      >>> in_steps = step_decay(0.1, 28_000, boundaries=(16_000, 24_000))
+      >>> bool(in_steps(20_000) == schedule(20_000))
+      True
     """
-    steps = jnp.asarray([round(fraction * total_steps) for fraction in boundaries])
+    steps = jnp.asarray([round(at * total_steps) if at < 1 else at for at in boundaries])
 
     def schedule(step: jax.typing.ArrayLike) -> jax.Array:
         passed = jnp.sum(jnp.asarray(step) >= steps)

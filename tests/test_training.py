@@ -30,7 +30,7 @@ from sphereface_jax.training.loop import train
 from sphereface_jax.training.optimizer import make_optimizer
 from sphereface_jax.training.reporting import Reporter
 from sphereface_jax.training.run_folder import RunFolder, read_config, read_records, write_json
-from sphereface_jax.training.saved_run import check_checkpoint, describe_run, load_run, start_from
+from sphereface_jax.training.saved_run import load_run, start_from
 from sphereface_jax.training.signals import Interrupted
 from sphereface_jax.training.step import compile_train_step, make_train_step
 from sphereface_jax.training.terminal import warn
@@ -123,33 +123,6 @@ def test_bad_data_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no/where"):
         train(config, console=quiet())
     assert not (tmp_path / "run").exists()
-
-
-def test_a_run_does_not_go_on_with_other_people(tmp_path: Path) -> None:
-    faces = make_folder(tmp_path / "faces", {"ann": 4, "bob": 4})
-    config = tiny_config(tmp_path / "run", steps=4)
-    config = dataclasses.replace(
-        config, data=dataclasses.replace(config.data, train=str(faces), resize=True)
-    )
-    train(config, console=quiet())
-    (config.out / "result.json").unlink()
-    (faces / "ann").rename(faces / "cyd")
-    with pytest.raises(ValueError, match=r"that .* learns, got as many with other names; put"):
-        train(config, console=quiet())
-    (faces / "cyd").rename(faces / "ann")
-    make_folder(faces, {"amy": 4})
-    with pytest.raises(ValueError, match=r"faces: expected the 2 identities that .* got 3; put"):
-        train(config, console=quiet())
-
-
-def test_a_checkpoint_that_knows_no_names_goes_on(tmp_path: Path) -> None:
-    config, names = tiny_config(tmp_path), ["ann", "bob"]
-    progress = describe_run(config, names)
-    check_checkpoint(progress, tmp_path, config, names)
-    with pytest.raises(ValueError, match="other names"):
-        check_checkpoint(progress, tmp_path, config, names[::-1])
-    del progress["identities"]
-    check_checkpoint(progress, tmp_path, config, names[::-1])
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:

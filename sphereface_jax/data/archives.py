@@ -100,6 +100,10 @@ class ArchiveSource:
         """Archive and path within it."""
         return f"{self.path}:{self._members[index].name}"
 
+    def contents(self) -> list[str]:
+        """Name and stored size of every image."""
+        return [f"{member.name} {member.stored}" for member in self._members]
+
     def _names(self, folders: list[PurePosixPath]) -> tuple[str, ...]:
         by_name: dict[str, PurePosixPath] = {}
         for folder in folders:

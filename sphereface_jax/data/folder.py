@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from sphereface_jax.data.fingerprint import with_file_sizes
 from sphereface_jax.data.images import IMAGE_SUFFIXES, is_image_path, read_bytes, read_image
 from sphereface_jax.data.text import existing_folder
 
@@ -58,6 +59,12 @@ class ImageFolder:
         """The path of image `index`."""
         identity = self.identities[self.labels[index]]
         return os.path.join(self.directory, identity, self._files[index])
+
+    def contents(self) -> list[str]:
+        """Name and size of every image; the size of every k-th where there are very many."""
+        names = [self.identities[label] for label in self.labels.tolist()]
+        lines = [f"{name}/{file}" for name, file in zip(names, self._files, strict=True)]
+        return with_file_sizes(lines, self.describe)
 
 
 def check_identities(identities: tuple[str, ...], where: str) -> None:

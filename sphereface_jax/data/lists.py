@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from sphereface_jax.data.fingerprint import with_file_sizes
 from sphereface_jax.data.folder import check_identities
 from sphereface_jax.data.images import read_bytes, read_image
 from sphereface_jax.data.text import is_whole, read_lines
@@ -54,6 +55,11 @@ class ListSource:
     def describe(self, index: int) -> str:
         """The path of image `index`."""
         return os.path.join(self.root, self._files[index])
+
+    def contents(self) -> list[str]:
+        """Folder, name and size of every image; the size of every k-th where there are many."""
+        lines = ["/".join(file.replace("\\", "/").rsplit("/", 2)[-2:]) for file in self._files]
+        return with_file_sizes(lines, self.describe)
 
     def _read_lines(self) -> tuple[list[str], list[int]]:
         files, labels = [], []

@@ -80,6 +80,11 @@ class RecordSource:
         """File and record key."""
         return self._file.describe(int(self._positions[index]))
 
+    def contents(self) -> list[str]:
+        """Key and size of every image."""
+        keys, sizes = self._file.keys[self._positions], self._file.sizes[self._positions]
+        return [f"{key} {size}" for key, size in zip(keys.tolist(), sizes.tolist(), strict=True)]
+
     def _read_ranges(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Positions and labels of the images, by record 0; None if record 0 is an image."""
         labels, has_image = self._file.read_labels(0)

@@ -89,6 +89,11 @@ class RecordFile:
         """File and key, for errors."""
         return f"{self.path} record {self.keys[position]}"
 
+    @property
+    def sizes(self) -> np.ndarray:
+        """Bytes that each record takes in the file."""
+        return self._ends - self._offsets
+
     def position(self, key: int) -> int:
         """The place of a key in `keys`.
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from sphereface_jax.data.fingerprint import contents
 from sphereface_jax.data.folder import ImageFolder
 from sphereface_jax.data.images import encode_png
 
@@ -101,6 +102,11 @@ class Subset:
     def describe(self, index: int) -> str:
         """As the underlying source says it."""
         return self._source.describe(int(self._indices[index]))
+
+    def contents(self) -> list[str]:
+        """As the underlying source says it of these images."""
+        lines = contents(self._source)
+        return [lines[index] for index in self._indices.tolist()]
 
 
 def encoded_image(source: ImageSequence, index: int) -> bytes:

@@ -88,6 +88,10 @@ class SyntheticFaces:
         label, view = self._locate(index)
         return f"{self.identities[label]}, view {view}, seed {self.seed}"
 
+    def contents(self) -> list[str]:
+        """What the images are drawn from, on the first line; one line per image."""
+        return [repr(self), *[""] * (len(self) - 1)]
+
     def _locate(self, index: int) -> tuple[int, int]:
         if not 0 <= index < len(self):
             raise IndexError(f"item {index} of {len(self)} synthetic faces")

@@ -83,6 +83,10 @@ class TfdsSource:
         """Data set, split and record number."""
         return f"tfds:{self.name}[{self.split}] record {index}"
 
+    def contents(self) -> list[str]:
+        """The size of every image."""
+        return [str(size) for size in self._sizes.tolist()]
+
     def _features(self, index: int) -> Any:
         try:
             return self._parse(self._records[index]).features.feature
@@ -91,8 +95,11 @@ class TfdsSource:
 
     def _read_labels(self) -> np.ndarray:
         labels = np.empty(len(self._records), np.int32)
+        self._sizes = np.zeros(len(labels), np.int64)
         for index in range(len(labels)):
-            values = self._features(index)["label"].int64_list.value
+            features = self._features(index)
+            self._sizes[index] = sum(map(len, features["image"].bytes_list.value))
+            values = features["label"].int64_list.value
             if len(values) != 1:
                 raise ValueError(f"{self.describe(index)}: expected one label, found {len(values)}")
             labels[index] = values[0]

@@ -1,62 +1,77 @@
 """What a training run is: one frozen dataclass, saved in the run's folder as config.json.
 
 Every default is the authors' (facts in the docstrings of the fields); a departure is a named
-option. The command line is generated from these classes, so a field's docstring is its help.
+option. The command line is generated from these classes, so a field's docstring is its help. Beside
+its default a field says whether a resumed run may change it and, if it is a number, its range; so a
+new field needs no check elsewhere.
 """
 
 import dataclasses
 import json
 import types
 import typing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
+
+from sphereface_jax._checks import require
+from sphereface_jax.training.settings import (
+    BELOW_ONE,
+    COUNT,
+    NOT_NEGATIVE,
+    POSITIVE,
+    PROBABILITY,
+    Range,
+    check_fields,
+    setting,
+    settings,
+)
 
 
 @dataclass(frozen=True)
 class DataConfig:
     """Where the faces come from and what happens to them before the network."""
 
-    train: str = "synthetic"
+    train: str = setting("synthetic", "data")
     """A folder of identities (DIR/<identity>/*.jpg), an archive of one, a RecordIO set, a list
     file, a TFDS data set by name or folder, or "synthetic"."""
-    split: str = "train"
+    split: str = setting("train", "data")
     """Of a TFDS data set."""
-    data_dir: str | None = None
+    data_dir: str | None = setting(None, "data")
     """Where TFDS data sets lie; TFDS's own folder by default."""
-    root: str | None = None
+    root: str | None = setting(None, "data")
     """The folder that the paths of a list file start from; the list's own by default."""
-    exclude: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = setting((), "data")
     """Names of identities to leave out, such as those of the evaluation set."""
-    license: str = ""
+    license: str = setting("", "free")
     """Licence or terms of the faces, for the model card."""
-    image_size: tuple[int, int] = (112, 96)
+    image_size: tuple[int, int] = setting((112, 96), "fixed", COUNT)
     """Height and width that the network sees; 112×112 images are cropped to 112×96."""
-    color_order: Literal["bgr", "rgb"] = "bgr"
+    color_order: Literal["bgr", "rgb"] = setting("bgr", "fixed")
     """Order of the colour channels that the network sees; the authors' is bgr."""
-    pixel_divisor: float = 128.0
+    pixel_divisor: float = setting(128.0, "fixed", POSITIVE)
     """Pixels become (x − 127.5) / divisor; the authors' is 128, InsightFace's 127.5."""
-    resize: bool = False
+    resize: bool = setting(False, "fixed")
     """Scale faces of another size instead of refusing them; no substitute for alignment."""
-    mirror: float = 0.5
+    mirror: float = setting(0.5, "fixed", PROBABILITY)
     """Probability of mirroring; the authors' one augmentation."""
-    shift: int = 0
+    shift: int = setting(0, "fixed", NOT_NEGATIVE)
     """Shift each image by up to so many pixels both ways."""
-    crop: float = 0.0
+    crop: float = setting(0.0, "fixed", PROBABILITY)
     """Probability of cutting a part out and scaling it up."""
-    low_resolution: float = 0.0
+    low_resolution: float = setting(0.0, "fixed", PROBABILITY)
     """Probability of shrinking and scaling back up."""
-    blur: float = 0.0
+    blur: float = setting(0.0, "fixed", PROBABILITY)
     """Probability of a Gaussian blur."""
-    photometric: float = 0.0
+    photometric: float = setting(0.0, "fixed", PROBABILITY)
     """Probability of changing brightness, contrast and saturation."""
-    cutout: float = 0.0
+    cutout: float = setting(0.0, "fixed", PROBABILITY)
     """Probability of painting a rectangle grey."""
-    on_error: Literal["raise", "skip"] = "raise"
+    on_error: Literal["raise", "skip"] = setting("raise", "free")
     """An unreadable image stops the run, or is replaced by its neighbour and counted."""
-    synthetic_identities: int = 1000
+    synthetic_identities: int = setting(1000, "data", COUNT)
     """How many people "synthetic" holds."""
-    synthetic_views: int = 50
+    synthetic_views: int = setting(50, "data", COUNT)
     """How many images of each person "synthetic" holds."""
 
 
@@ -64,13 +79,13 @@ class DataConfig:
 class ModelConfig:
     """The backbone."""
 
-    name: str = "spherenet20"
+    name: str = setting("spherenet20", "fixed")
     """Any network of sphereface_jax.models.MODELS, such as spherenet4, sfnet20_bn, iresnet50."""
-    embedding_dim: int = 512
+    embedding_dim: int = setting(512, "fixed", COUNT)
     """Length of an embedding."""
-    channels: tuple[int, int, int, int] = (64, 128, 256, 512)
+    channels: tuple[int, int, int, int] = setting((64, 128, 256, 512), "fixed", COUNT)
     """Channels of the four stages; the paper's by default."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["float32", "bfloat16"] = setting("float32", "fixed")
     """Of the network's computation; parameters, head and loss stay float32."""
 
 
@@ -78,27 +93,27 @@ class ModelConfig:
 class LossConfig:
     """The loss. A hyper-parameter left out takes the default of the loss itself."""
 
-    name: str = "sphereface"
+    name: str = setting("sphereface", "fixed")
     """Any loss of sphereface_jax.losses.LOSSES."""
-    margin: float | None = None
+    margin: float | None = setting(None, "fixed", NOT_NEGATIVE)
     """Margin m; a whole number for sphereface, in radians where it is an angle (arcface)."""
-    scale: float | None = None
+    scale: float | None = setting(None, "fixed", POSITIVE)
     """Scale s, for the losses that normalise the embeddings."""
-    gradient: Literal["exact", "detached", "caffe"] = "exact"
+    gradient: Literal["exact", "detached", "caffe"] = setting("exact", "fixed")
     """Of the margin: autodiff's, the plain cosine's, or that of the authors' Caffe layer."""
-    class_block: int | None = None
+    class_block: int | None = setting(None, "free", COUNT)
     """Look at so many classes at a time, 4096 say, where there is no memory for all logits."""
-    sample_rate: float = 1.0
+    sample_rate: float = setting(1.0, "fixed", Range(0, 1, open_low=True))
     """Compare with a random share of the other classes each step (PartialFC); 1: with all."""
-    options: dict[str, str] = field(default_factory=dict)
+    options: dict[str, str] = setting(dict, "fixed")
     """Further hyper-parameters of the loss, as NAME VALUE pairs; the docs list them."""
-    lambda_base: float = 1000.0
+    lambda_base: float = setting(1000.0, "fixed", NOT_NEGATIVE)
     """λ at the start, for the losses that anneal it."""
-    lambda_gamma: float = 0.12
+    lambda_gamma: float = setting(0.12, "fixed", NOT_NEGATIVE)
     """How fast λ falls: λ = base · (1 + γ · iteration)^-power."""
-    lambda_power: float = 1.0
+    lambda_power: float = setting(1.0, "fixed", NOT_NEGATIVE)
     """The power of λ's fall."""
-    lambda_minimum: float = 5.0
+    lambda_minimum: float = setting(5.0, "fixed", NOT_NEGATIVE)
     """The floor of λ."""
 
 
@@ -106,23 +121,24 @@ class LossConfig:
 class OptimizerConfig:
     """SGD as the authors ran it, unless told otherwise."""
 
-    name: str = "sgd"
+    name: str = setting("sgd", "fixed")
     """sgd, or one of optax: adam, adamw, adabelief, lamb, lars, lion, rmsprop."""
-    learning_rate: float = 0.1
+    learning_rate: float = setting(0.1, "fixed", POSITIVE)
     """The highest learning rate; biases learn at twice the rate."""
-    momentum: float = 0.9
+    momentum: float = setting(0.9, "fixed", BELOW_ONE)
     """Of sgd."""
-    weight_decay: float = 5e-4
+    weight_decay: float = setting(5e-4, "fixed", NOT_NEGATIVE)
     """On every weight, PReLU slopes and prototypes too; not on biases."""
-    schedule: Literal["step", "cosine", "constant"] = "step"
+    schedule: Literal["step", "cosine", "constant"] = setting("step", "fixed")
     """step: tenfold drops at the milestones."""
-    milestones: tuple[float, ...] = (4 / 7, 6 / 7)
-    """Where the step schedule drops, as shares of all steps (16k and 24k of 28k)."""
-    warmup_steps: int = 0
+    milestones: tuple[float, ...] = setting((4 / 7, 6 / 7), "fixed", POSITIVE)
+    """Where the step schedule drops, as shares of all steps (the authors' 16k and 24k of
+    28k), or as steps if they are whole numbers from 1."""
+    warmup_steps: int = setting(0, "fixed", NOT_NEGATIVE)
     """Steps over which the rate rises linearly from zero."""
-    clip_norm: float | None = None
+    clip_norm: float | None = setting(None, "fixed", POSITIVE)
     """Clip the gradient to this global norm."""
-    ema_decay: float = 0.0
+    ema_decay: float = setting(0.0, "fixed", BELOW_ONE)
     """Keep a moving average of the weights with this decay and evaluate that; 0 keeps none."""
 
 
@@ -130,11 +146,11 @@ class OptimizerConfig:
 class ValConfig:
     """Verification on identities that are held out of training."""
 
-    fraction: float = 0.0
+    fraction: float = setting(0.0, "fixed", BELOW_ONE)
     """Share of the identities held out whole; choose hyper-parameters on these, never on LFW."""
-    every: int = 1000
+    every: int = setting(1000, "free", COUNT)
     """Steps between two scores."""
-    pairs: int = 3000
+    pairs: int = setting(3000, "free", COUNT)
     """Pairs drawn, half of them of the same person."""
 
 
@@ -142,11 +158,11 @@ class ValConfig:
 class MeshConfig:
     """How the devices are laid out."""
 
-    data: int = -1
+    data: int = setting(-1, "free", Range(1, besides=-1))
     """Devices along the batch; -1 takes all that are left."""
-    model: int = 1
+    model: int = setting(1, "free", COUNT)
     """Devices over which the prototypes are sharded."""
-    shard_optimizer: bool = False
+    shard_optimizer: bool = setting(False, "free")
     """Share what the optimiser keeps for the network's weights, and their moving average, out
     along data, instead of a copy on every device (ZeRO-1)."""
 
@@ -155,49 +171,58 @@ class MeshConfig:
 class TrainConfig:
     """One training run."""
 
-    out: Path = Path("runs/train")
+    out: Path = setting(Path("runs/train"), "free")
     """The run's folder; the same command again resumes what is there."""
-    data: DataConfig = field(default_factory=DataConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    loss: LossConfig = field(default_factory=LossConfig)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    val: ValConfig = field(default_factory=ValConfig)
-    mesh: MeshConfig = field(default_factory=MeshConfig)
-    steps: int = 28_000
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    loss: LossConfig = dataclasses.field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    val: ValConfig = dataclasses.field(default_factory=ValConfig)
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+    steps: int = setting(28_000, "fixed", COUNT)
     """Updates in all."""
-    batch_size: int = 256
+    batch_size: int = setting(256, "fixed", COUNT)
     """Images an update, over all devices."""
-    accumulate: int = 1
+    accumulate: int = setting(1, "free", COUNT)
     """Take each batch in so many parts, one after another, in the memory of one part (but on a CPU,
     where all the parts are held)."""
-    seed: int = 0
+    seed: int = setting(0, "fixed", Range(0, 2**32 - 1))
     """Of the weights, the order of examples, the augmentation and the held-out identities."""
-    log_every: int = 10
+    log_every: int = setting(10, "free", COUNT)
     """Steps between two lines of metrics.jsonl."""
-    checkpoint_every: int = 200
+    checkpoint_every: int = setting(200, "free", COUNT)
     """Steps between two checkpoints."""
-    keep_checkpoints: int = 3
+    keep_checkpoints: int = setting(3, "free", COUNT)
     """How many checkpoints stay on disk."""
-    init_from: Path | None = None
+    init_from: Path | None = setting(None, "fixed")
     """Start from the weights of this run."""
 
     def __post_init__(self) -> None:
-        positive = ("steps", "batch_size", "accumulate", "log_every", "checkpoint_every")
-        for name in (*positive, "keep_checkpoints"):
-            _require(getattr(self, name) > 0, name, "a positive number", getattr(self, name))
-        fraction = self.val.fraction
-        _require(0 <= fraction < 1, "val.fraction", "a share in [0, 1)", fraction)
-        _require(self.val.every > 0, "val.every", "a positive number", self.val.every)
-        _require(self.val.pairs > 0, "val.pairs", "a positive number", self.val.pairs)
-        block, share = self.loss.class_block, self.loss.sample_rate
-        _require(block is None or block > 0, "loss.class_block", "a positive number", block)
-        _require(0 < share <= 1, "loss.sample_rate", "a share in (0, 1]", share)
-        divisor = self.data.pixel_divisor
-        _require(divisor > 0, "data.pixel_divisor", "a positive number", divisor)
-        rate = self.optimizer.learning_rate
-        _require(rate > 0, "optimizer.learning_rate", "a positive number", rate)
-        decay = self.optimizer.ema_decay
-        _require(0 <= decay < 1, "optimizer.ema_decay", "a decay in [0, 1)", decay)
+        check_fields(self)
+        optimizer, data = self.optimizer, self.data
+        require(
+            optimizer.warmup_steps <= self.steps,
+            "optimizer.warmup_steps",
+            f"at most the {self.steps} steps of the run",
+            optimizer.warmup_steps,
+        )
+        if optimizer.schedule == "step":
+            self._check_milestones()
+        most = (min(data.image_size) - 1) // 2
+        height, width = data.image_size
+        expected = f"at most {most} pixels, for images of {height}×{width}"
+        require(data.shift <= most, "data.shift", expected, data.shift)
+
+    def _check_milestones(self) -> None:
+        milestones = self.optimizer.milestones
+        as_steps = [milestone >= 1 for milestone in milestones]
+        whole = all(float(milestone).is_integer() for milestone in milestones)
+        require(
+            not any(as_steps) or (all(as_steps) and whole and max(milestones) < self.steps),
+            "optimizer.milestones",
+            f"either shares of the run below 1 or whole steps from 1 to {self.steps - 1}",
+            " ".join(f"{milestone:g}" for milestone in milestones),
+        )
 
 
 @dataclass(frozen=True)
@@ -207,14 +232,15 @@ class ProcessConfig:
     Nothing need be given on one host, nor where SLURM, Open MPI or a Kubernetes job started it.
     """
 
-    coordinator: str | None = None
+    coordinator: str | None = setting(None, "free")
     """HOST:PORT of process 0; any port that is free there."""
-    num_processes: int | None = None
+    num_processes: int | None = setting(None, "free", COUNT)
     """How many processes train together."""
-    process_id: int | None = None
+    process_id: int | None = setting(None, "free", NOT_NEGATIVE)
     """Which of them this is, from 0."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         address, count, index = self.coordinator, self.num_processes, self.process_id
         if address is None and count is None and index is None:
             return
@@ -224,14 +250,8 @@ class ProcessConfig:
                 f"none, got {address}, {count} and {index}"
             )
         host, _, port = address.rpartition(":")
-        _require(bool(host) and port.isdecimal(), "coordinator", "HOST:PORT", address)
-        _require(count > 0, "num_processes", "a positive number", count)
-        _require(0 <= index < count, "process_id", f"a number from 0 to {count - 1}", index)
-
-
-def _require(condition: bool, name: str, expected: str, got: object) -> None:
-    if not condition:
-        raise ValueError(f"{name}: expected {expected}, got {got}")
+        require(bool(host) and port.isdecimal(), "coordinator", "HOST:PORT", address)
+        require(index < count, "process_id", f"a number from 0 to {count - 1}", index)
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -246,15 +266,21 @@ def from_dict(cls: type[Config], values: dict[str, Any], *, where: str = "config
     """Builds a config from the dictionary of `to_dict`.
 
     Raises:
-      ValueError: a field is unknown, which happens when the file is from another version.
+      ValueError: a field is unknown, which happens when the file is from another version, or
+        holds what it may not.
     """
+    require(isinstance(values, dict), where, "the fields of a config", repr(values))
     hints = typing.get_type_hints(cls)
     unknown = sorted(set(values) - set(hints))
     if unknown:
         raise ValueError(
             f"{where}: unknown field {unknown[0]!r}; was it written by a newer version?"
         )
-    return cls(**{name: _decode(hints[name], value, where) for name, value in values.items()})
+    fields = {name: _decode(hints[name], value, where) for name, value in values.items()}
+    try:
+        return cls(**fields)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
 
 
 def _decode(hint: Any, value: Any, where: str) -> Any:
@@ -264,9 +290,17 @@ def _decode(hint: Any, value: Any, where: str) -> Any:
         hint = next(arm for arm in typing.get_args(hint) if arm is not types.NoneType)
     if value is None:
         return None
-    if hint is Path:
+    if hint is Path and isinstance(value, str):
         return Path(value)
     return tuple(value) if isinstance(value, list) else value
+
+
+def resume_conflicts(ours: "TrainConfig", theirs: "TrainConfig") -> list[str]:
+    """Returns one "field: theirs -> ours" for each difference that a resumed run may not have."""
+    fixed = [name for name, f in settings(TrainConfig).items() if f.metadata["resume"] == "fixed"]
+    # A field that is a dictionary differs by its keys.
+    starts = tuple(f"{name}{end}" for name in fixed for end in ":.")
+    return [line for line in differences(ours, theirs) if line.startswith(starts)]
 
 
 def differences(ours: Any, theirs: Any) -> list[str]:

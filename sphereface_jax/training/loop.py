@@ -25,7 +25,12 @@ from sphereface_jax.training.model_card import write_model_card
 from sphereface_jax.training.partition import shard_batch
 from sphereface_jax.training.reporting import Reporter
 from sphereface_jax.training.run_folder import RunFolder, read_json, read_records, write_json
-from sphereface_jax.training.saved_run import check_checkpoint, check_start, start_from
+from sphereface_jax.training.saved_run import (
+    check_checkpoint,
+    check_start,
+    describe_run,
+    start_from,
+)
 from sphereface_jax.training.saving import PATIENCE_AT_THE_END, PATIENCE_WHEN_STOPPED, Saver
 from sphereface_jax.training.signals import Caught, Interrupted, catch_signals
 from sphereface_jax.training.state import TrainState
@@ -66,6 +71,7 @@ def train(
     if config.init_from is not None and not run.is_begun:
         check_start(config)
     source, held_out = open_training_data(config)
+    description = describe_run(config, source)
     trainer = make_trainer(config, len(source.identities), tx=tx)
     with ExitStack() as stack:
         stack.enter_context(run)
@@ -74,12 +80,12 @@ def train(
                 run.checkpoints, keep=config.keep_checkpoints, warn=lambda line: warn(console, line)
             )
         )
-        state = _initial_state(trainer, source, checkpoints, console)
+        state = _initial_state(trainer, description, checkpoints, console)
         start = int(state.step)
         run.cut_back(start)
         _introduce(trainer, source, start, console)
         reporter = stack.enter_context(Reporter(run, console, start=start, steps=config.steps))
-        saver = Saver(checkpoints, config, source.identities, reporter.warn)
+        saver = Saver(checkpoints, config, description, reporter.warn)
         validator = Validator(held_out, config, trainer.graph) if held_out is not None else None
         record = _run_steps(trainer, state, source, saver, reporter, validator)
         if is_main():
@@ -89,12 +95,12 @@ def train(
 
 
 def _initial_state(
-    trainer: Trainer, source: FaceSource, checkpoints: Checkpoints, console: Console
+    trainer: Trainer, description: dict[str, Any], checkpoints: Checkpoints, console: Console
 ) -> TrainState:
     """The newest checkpoint's state, or a fresh one, or a fresh one with another run's weights."""
     config = trainer.config
     if checkpoints.latest_step() is not None:
-        check_checkpoint(checkpoints.progress(), config.out, config, source.identities)
+        check_checkpoint(checkpoints.progress(), config.out, config, description)
         return checkpoints.restore(trainer.like)
     state = trainer.init()
     if config.init_from is not None:

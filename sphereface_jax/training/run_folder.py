@@ -18,11 +18,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from sphereface_jax.data.files import AtomicFile
-from sphereface_jax.training.config import TrainConfig, differences, from_dict, to_dict
+from sphereface_jax.training.config import TrainConfig, from_dict, resume_conflicts, to_dict
 from sphereface_jax.training.distributed import is_main
-
-# Where a run lives, how its work is laid out and by whose leave is no part of what it learns.
-FREE_FIELDS = ("out", "mesh.", "accumulate", "data.license")
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -168,11 +165,7 @@ class RunFolder:
         # A run that stopped before its first checkpoint learnt nothing that could be mixed up.
         if not (self.is_begun and self._has_checkpoint):
             return
-        changed = [
-            line
-            for line in differences(self.config, read_config(self.path))
-            if not line.startswith(FREE_FIELDS)
-        ]
+        changed = resume_conflicts(self.config, read_config(self.path))
         if changed:
             raise ValueError(
                 f"{self.path}: this folder holds a run of another config ({'; '.join(changed)}); "

@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ import optax
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
+from sphereface_jax.data.fingerprint import fingerprint
+from sphereface_jax.data.sources import FaceSource
 from sphereface_jax.training.checkpoint import Checkpoints, abstract
 from sphereface_jax.training.config import TrainConfig, from_dict, to_dict
 from sphereface_jax.training.objective import Objective
@@ -79,17 +80,19 @@ def load_run(path: Path) -> SavedRun:
     )
 
 
-def describe_run(config: TrainConfig, identities: Sequence[str]) -> dict[str, Any]:
+def describe_run(config: TrainConfig, source: FaceSource) -> dict[str, Any]:
     """Returns what a checkpoint holds beside the state, to know what it belongs to.
 
     Args:
       config: of the run.
-      identities: names of the people that it learns, in the order of their labels.
+      source: the faces that it learns from.
     """
-    names = json.dumps([str(name) for name in identities]).encode()
+    names = json.dumps([str(name) for name in source.identities]).encode()
     return {
-        "num_classes": len(identities),
+        "num_classes": len(source.identities),
         "identities": hashlib.sha256(names).hexdigest(),
+        "num_images": len(source),
+        "data": fingerprint(source),
         "config": to_dict(config),
     }
 
@@ -98,18 +101,19 @@ def check_checkpoint(
     progress: dict[str, Any],
     run: Path,
     config: TrainConfig,
-    identities: Sequence[str] | None = None,
+    description: dict[str, Any] | None = None,
 ) -> None:
-    """Refuses a checkpoint of another network, or of other identities, before it is restored.
+    """Refuses a checkpoint of another network, or of other data, before it is restored.
 
     Args:
       progress: what was saved beside the state.
       run: the run's folder.
       config: of the run.
-      identities: the people to go on with, by label; None where that does not matter.
+      description: of the run that is to go on, by `describe_run`; None where its data do not
+        matter.
 
     Raises:
-      ValueError: the checkpoint does not belong to the config, or to these people.
+      ValueError: the checkpoint does not belong to the config, or to these data.
     """
     saved = from_dict(TrainConfig, progress["config"], where=f"{run / 'checkpoints'}")
     if _network(saved) != _network(config):
@@ -117,16 +121,28 @@ def check_checkpoint(
             f"{run}: expected a checkpoint of {_network(config)}, as config.json says, got one of "
             f"{_network(saved)}; put back the config.json and checkpoints that belong together"
         )
-    if identities is None:
+    if description is None:
         return
-    ours, count = describe_run(config, identities), progress["num_classes"]
-    # Early checkpoints know how many people there were, not their names.
-    if any(progress.get(key, ours[key]) != ours[key] for key in ("num_classes", "identities")):
-        got = f"{len(identities):,}" if len(identities) != count else "as many with other names"
+    # Early checkpoints know less of their data: how many people there were, not their names.
+    theirs = description | progress
+    changed = {name for name, value in description.items() if theirs[name] != value}
+    for number, key, what in (
+        ("num_classes", "identities", "identities"),
+        ("num_images", "data", "images"),
+    ):
+        if not changed & {number, key}:
+            continue
+        got = f"{description[number]:,}" if number in changed else _AS_MANY[key]
         raise ValueError(
-            f"{config.data.train}: expected the {count:,} identities that {run} learns, got {got}; "
-            f"put the data back, or go on in another --out with --init-from {run}"
+            f"{config.data.train}: expected the {theirs[number]:,} {what} that {run} learns "
+            f"from, got {got}; put the data back, or go on in another --out with --init-from {run}"
         )
+
+
+_AS_MANY = {
+    "identities": "as many with other names",
+    "data": "as many with other names, labels or sizes",
+}
 
 
 def check_start(config: TrainConfig) -> None:

@@ -6,14 +6,14 @@ is the next try. At the end, where the state would be lost, the run waits for ro
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Any
 
 import jax
 
 from sphereface_jax.training.checkpoint import Checkpoints, NonFiniteStateError
 from sphereface_jax.training.config import TrainConfig
 from sphereface_jax.training.ledger import NonFiniteLossError
-from sphereface_jax.training.saved_run import describe_run
 from sphereface_jax.training.state import TrainState
 
 PATIENCE_AT_THE_END = 600.0
@@ -30,7 +30,7 @@ class Saver:
     Args:
       checkpoints: of the run.
       config: of the run.
-      identities: names of the people that it learns, by label.
+      description: of the run, by `describe_run`.
       warn: told in one line of what could not be saved.
     """
 
@@ -38,11 +38,11 @@ class Saver:
         self,
         checkpoints: Checkpoints,
         config: TrainConfig,
-        identities: Sequence[str],
+        description: dict[str, Any],
         warn: Callable[[str], None],
     ):
         self._checkpoints, self._config, self._warn = checkpoints, config, warn
-        self._description = describe_run(config, identities)
+        self._description = description
         self._under_way: int | None = None
 
     def save(self, step: int, state: TrainState) -> None:
