@@ -2,10 +2,11 @@
 
     python -m experiments.loss_table
 
-Formulas, defaults and sources come from the rows of `LOSSES`; slopes and curves are computed by the
-library. tests/test_docs.py holds that the page is what this file writes.
+Formulas and sources come from the losses' docstrings, defaults from their signatures; slopes and
+curves are computed by the library. tests/test_docs.py holds that the page is what this file writes.
 """
 
+import inspect
 from pathlib import Path
 
 import jax
@@ -26,7 +27,9 @@ PAGE = """\
 Written by `python -m experiments.loss_table`; do not edit.
 
     NAME_loss(embeddings [B, D], prototypes [C, D], labels [B], *, ...) -> [B]
-    NAME_logits(embeddings [B, D], prototypes [C, D], labels [B], *, ...) -> [B, C]
+
+Hyper-parameters are scalars, or arrays [B] with one value per example. `margin_loss` is the engine
+beneath, open to [a margin of your own](how-to/write-my-own-margin.md).
 
 A loss works in any JAX loop; nothing else of the project is needed:
 
@@ -48,25 +51,52 @@ in, where the plain cosine's would be sin θ = {sines} (‖x‖ = {norm:g}; stat
 
 ## State
 
-{stateful} take `state` and return `(loss, state)`;
-`LOSSES[name].init_state(num_classes)` is what they start with. SphereFace2's is its bias, which
-takes gradient; the others follow the batch.
+{stateful} take `state` and return
+`(loss, state)`; `LOSSES[name].init_state(num_classes)` is what they start with. The biases of
+SphereFace2 and UniFace take gradient; the other states follow the batch.
+
+The ElasticFace losses take a PRNG `key`, and draw by it alone; the trainer derives a key per
+example from the seed, the step and the example's place in the batch. `ldam` and `dynamic_arcface`
+take `class_margins` [C], which `class_size_margins` makes from the images per class; the trainer
+counts them, and `--loss.options factor 0.8 upper 0.6` shapes them.
+
+## Interclass filtering
+
+`filter_threshold=t`, of every softmax loss, leaves out other classes whose cosine is above t, for
+data where one person has two names. arcface_torch (`interclass_filtering_threshold`) sets such
+cosines to 0 instead, so that each still counts exp(0).
 
 ## Gradients
 
 `gradient="exact"` (the default) differentiates the formula.
 
-`gradient="detached"` gives the target's logit the gradient of the plain cosine: s·(c +
-stop_gradient(ψ(c) − c)); the margin moves the value alone. This is how OpenSphere trains
-SphereFace, SphereFace-R and SphereFace2 (its "characteristic gradient detachment"), and in effect
-how InsightFace's arcface_torch trains ArcFace.
+`gradient="detached"` gives logits the gradient of the plain cosine: s·(c + stop_gradient(ψ(c) −
+c)); the margin moves the value alone, the target's and, for `sphereface_r` v2, `sphereface2` and
+`curricularface`, the others' too. It is OpenSphere's "characteristic gradient detachment", and in
+effect how InsightFace's arcface_torch trains ArcFace. OpenSphere also projects its prototypes to
+unit length before each step, which changes how far an update turns them; here prototypes keep their
+lengths, so training as OpenSphere does agrees in the embeddings' gradient and not in the course of
+the prototypes.
 
 `gradient="caffe"`, of SphereFace, is that of the authors' layer. With κ = (ψ − cψ′)/‖x‖, the exact
 gradient by x, v = ψ′w + κx, is divided by √(ψ′² + κ²), then mixed: ∂f_y/∂x = (v + λw)/(1 + λ). The
 prototypes' gradient is the plain linear layer's and takes them to be of unit length: project them
 after every update, as that layer does.
 
-## Against pytorch-metric-learning
+## Where others differ
+
+- arcface_torch's `CombinedMarginLoss` ignores m1 and m2 where m3 > 0; `combined_margin` does not.
+- Defaults here are the papers'. The authors' code has others in places: SphereFace2's loss weight
+  50 (here 10), the MHE weight of SphereFace+ 1.0 (0.1), CosFace's margin 0.40 in arcface_torch
+  (0.35), MagFace's λ_g 20 in FaceX-Zoo (35).
+- AdaFace has no deviation of a single norm: with a batch of one, σ stays as it is.
+- Sub-centres that are equally near share the gradient.
+- UniFace's code clips logits to [−s, s] against overflow and gives no gradient there; here nothing
+  is clipped.
+- ElasticFace's released code for the "+" forms indexes the sorted margins by the order of the
+  cosines instead of their ranks: `ranking="released"`.
+
+## Against pytorch-metric-learning 2
 
 `tests/test_parity_losses.py` compares values and gradients.
 
@@ -75,9 +105,10 @@ after every update, as that layer does.
 | `SphereFaceLoss(margin=m)` | `sphereface_loss(margin=m)` | theirs has no λ, and a further \
 factor `scale` |
 | `ArcFaceLoss(margin=28.6)` | `arcface_loss(margin=0.4992, beyond="linear")` | theirs takes \
-degrees, and has NaN gradients at cosines of ±1 |
+degrees (version 3: radians), and has NaN gradients at cosines of ±1 |
 | `CosFaceLoss(margin=0.35)` | `cosface_loss(margin=0.35)` | |
 | `NormalizedSoftmaxLoss(temperature=t)` | `normalized_softmax_loss(scale=1/t)` | |
+| `SubCenterArcFaceLoss` | `subcenter_arcface_loss(beyond="linear")` | degrees, as above |
 
 Their losses own their weights and return the mean of the batch.
 """
@@ -107,21 +138,44 @@ for step in range(200):
 
 
 def slope(name: str, degrees: jax.Array) -> jax.Array:
-    """−∂(f_y / scale)/∂θ of a loss at its defaults."""
-    margin, state = LOSSES[name].margin({}), LOSSES[name].init_state(NUM_CLASSES)
+    """−∂(f_y / scale)/∂θ of a loss at its defaults, by its logits."""
+    row = LOSSES[name]
+    assert row.logits is not None
+    options = {"state": row.init_state(NUM_CLASSES)} if row.start else {}
+    options |= {"rate": 0.0} if "rate" in row.hyperparameters else {}  # the state as it starts
+    scale = row.hyperparameters.get("scale") or NORM
+    prototypes = jnp.eye(2)
+    if row.num_subcenters:
+        prototypes = jnp.stack([prototypes] * row.num_subcenters, axis=1)
 
     def target(angle: jax.Array) -> jax.Array:
-        return margin.target(jnp.cos(angle)[None], jnp.full(1, NORM), state)[0]
+        x = NORM * jnp.stack([jnp.cos(angle), jnp.sin(angle)])[None]
+        result = row.logits(x, prototypes, jnp.zeros(1, jnp.int32), **options)
+        return (result[0] if row.start else result)[0, 0] / scale
 
     return -jax.vmap(jax.grad(target))(jnp.radians(degrees))
+
+
+def described(name: str) -> tuple[str, str]:
+    """A loss's formula and source, from its docstring."""
+    text = inspect.getdoc(LOSSES[name].loss) or ""
+    before, _, rest = text.partition("\n\nArgs:\n")
+    formula = before.partition("\n\n")[2]
+    source = rest.partition("References:\n")[2]
+    return formula.replace("\n\n", "\n"), " ".join(source.split())
 
 
 def table_row(name: str) -> list[str]:
     """A loss as a row of the page's table."""
     row = LOSSES[name]
-    defaults = ", ".join(f"{key} {value}" for key, value in row.hyperparameters.items())
-    slopes = ", ".join(f"{value:.2f}" for value in slope(name, jnp.array(ANGLES, jnp.float32)))
-    return [f"`{name}`", row.formula.replace("\n", "<br>"), defaults, slopes, row.source]
+    defaults = ", ".join(
+        f"{key} {value}" for key, value in row.hyperparameters.items() if key != "filter_threshold"
+    )
+    slopes = "–"
+    if row.logits is not None:
+        slopes = ", ".join(f"{value:.2f}" for value in slope(name, jnp.array(ANGLES, jnp.float32)))
+    formula, source = described(name)
+    return [f"`{name}`", formula.replace("\n", "<br>"), defaults, slopes, source]
 
 
 def page() -> str:
@@ -146,7 +200,11 @@ def draw(path: Path) -> None:
     degrees = np.linspace(1, 179, 179)
     figure = Figure(figsize=(9, 9), layout="constrained")
     axes = figure.subplots(4, 3, sharex=True)
-    shown = [name for name in LOSSES if name not in ("softmax", "subcenter_arcface")]
+    shown = [
+        name
+        for name, row in LOSSES.items()
+        if row.logits is not None and name not in ("softmax", "subcenter_arcface")
+    ]
     for axis, name in zip(axes.flat, shown, strict=False):
         axis.plot(degrees, np.sin(np.radians(degrees)), color="0.7", linewidth=1)
         axis.plot(degrees, slope(name, jnp.asarray(degrees)), color="tab:blue")

@@ -20,9 +20,9 @@ def _cell(make: Callable[[Results], str], found: Results) -> str:
         return "–"
 
 
-def percent(number: float, digits: int = 2) -> str:
-    """A share in per cent."""
-    return f"{100 * number:.{digits}f} %"
+def percent(number: float | None, digits: int = 2) -> str:
+    """A fraction in per cent; a dash for a rate that too few pairs could show."""
+    return "–" if number is None else f"{100 * number:.{digits}f} %"
 
 
 def accuracy(found: Results) -> str:

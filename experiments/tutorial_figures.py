@@ -104,7 +104,7 @@ def draw_lambda() -> Figure:
     degrees = np.linspace(0, 180, 721)
     cosine = jnp.cos(jnp.radians(degrees))
     for value, colour in zip((1000.0, 20.0, 5.0, 1.0, 0.0), COLOURS, strict=False):
-        mixed = sphereface(cosine, jnp.ones_like(cosine), None, margin=4, annealing_lambda=value)
+        mixed = sphereface(cosine, jnp.ones_like(cosine), margin=4, annealing_lambda=value)
         right.plot(degrees, mixed, color=colour, label=f"λ = {value:g}")
     right.set_title("m = 4: from the cosine to ψ as λ falls")
     _angle_axis(right)

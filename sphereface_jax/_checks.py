@@ -4,6 +4,7 @@ Shapes and dtypes are known even while JAX traces a function, so those checks co
 time. Values are checked only where they are concrete: inside `jax.jit` labels pass unchecked.
 """
 
+import math
 import numbers
 from collections.abc import Sequence
 from typing import Any
@@ -57,6 +58,11 @@ def require_floating(argument: str, value: Any, axes: str) -> tuple[int, ...]:
     return shape
 
 
+def is_concrete(value: Any) -> bool:
+    """Whether a value is known now, which it is not while JAX traces."""
+    return not isinstance(value, jax.core.Tracer)
+
+
 def require_labels(argument: str, labels: Any, batch: int, num_classes: int) -> None:
     """Checks that labels are integers [B] and, where they are concrete, in [0, num_classes).
 
@@ -70,10 +76,11 @@ def require_labels(argument: str, labels: Any, batch: int, num_classes: int) -> 
       ValueError: if shape, dtype or range is another.
     """
     shape, dtype = _shape_and_dtype(argument, labels, "an integer array [B]")
-    expected = f"shape [{batch}], one label an embedding"
-    require(shape == (batch,), argument, expected, f"shape {list(shape)}")
+    require(
+        shape == (batch,), argument, f"shape [{batch}] (one per embedding)", f"shape {list(shape)}"
+    )
     require(jnp.issubdtype(dtype, jnp.integer), argument, "an integer dtype", f"{dtype}")
-    if batch and not isinstance(labels, jax.core.Tracer):
+    if batch and is_concrete(labels):
         values = np.asarray(labels)
         low, high = int(values.min()), int(values.max())
         require(
@@ -137,30 +144,63 @@ def require_choice(argument: str, value: object, choices: Sequence[str]) -> None
     require(value in choices, argument, expected, repr(value))
 
 
-def require_hyperparameter(argument: str, value: Any, default: Any) -> None:
-    """Checks that a value is of its default's kind: a name, or a number of at least 0.
+def require_numbers(**values: Any) -> None:
+    """Checks that hyper-parameters are numbers of at least 0, or floating-point arrays [] or [B].
 
-    None passes for a scale and for what is None by default. Numbers may be arrays of shape [],
-    whose values are not looked at.
+    Entries of an array are looked at where they are concrete.
 
     Args:
-      argument: the argument's name in the public signature.
-      value: the value.
-      default: its default.
+      **values: the hyper-parameters by their names.
 
     Raises:
-      ValueError: if it is of another kind.
+      ValueError: if one is of another kind, negative or NaN.
     """
-    if value is None and (default is None or argument == "scale"):
-        return
-    if isinstance(default, str):
-        require(isinstance(value, str), argument, "a string", repr(value))
-    elif hasattr(value, "shape") and not isinstance(value, numbers.Real):
-        require(value.shape == (), argument, "a number", f"shape {list(value.shape)}")
-    else:
-        is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-        require(is_number and value >= 0, argument, "a number of at least 0", repr(value))
-        require(value > 0 or argument != "scale", argument, "a number above 0", repr(value))
+    for name, value in values.items():
+        if hasattr(value, "shape") and not isinstance(value, numbers.Real):
+            is_number = jnp.issubdtype(value.dtype, jnp.number)
+            require(is_number, name, "a number or an array of numbers", f"dtype {value.dtype}")
+            if is_concrete(value):
+                entries = np.asarray(value, np.float64)
+                wrong = entries[~(entries >= 0)]
+                require(wrong.size == 0, name, "entries of at least 0", wrong[:1].tolist())
+        else:
+            is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+            require(is_number and value >= 0, name, "a number of at least 0", repr(value))
+
+
+def require_angles(**values: Any) -> None:
+    """Checks that hyper-parameters are angles in radians, as numbers or arrays [] or [B].
+
+    Args:
+      **values: the angles by their names.
+
+    Raises:
+      ValueError: if one is no number, negative, NaN or above π.
+    """
+    require_numbers(**values)
+    for name, value in values.items():
+        if is_concrete(value):
+            largest = float(np.max(np.asarray(value, np.float64), initial=0))
+            if largest > math.pi:
+                raise ValueError(
+                    f"{name}: expected an angle in radians, at most π, got {largest:g}; "
+                    f"{largest:g} degrees are {math.radians(largest):.4g}"
+                )
+
+
+def require_scale(scale: Any) -> None:
+    """Checks that a scale is None, a number above 0, or an array [] or [B].
+
+    Args:
+      scale: the scale.
+
+    Raises:
+      ValueError: if it is something else.
+    """
+    if scale is not None:
+        require_numbers(scale=scale)
+        is_zero = isinstance(scale, numbers.Real) and scale == 0
+        require(not is_zero, "scale", "a number above 0", repr(scale))
 
 
 def require_like(argument: str, value: Any, pattern: Any) -> None:

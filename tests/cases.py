@@ -10,6 +10,7 @@ import reference
 
 from sphereface_jax import LOSSES, NormStatistics
 
+_EACH = np.array([0.30, 0.42, 0.12, 0.51, 0.25, 0.37, 0.48, 0.19])  # one per example
 _OPTIONS = [
     ("softmax", {}),
     ("softmax", {"bias": np.linspace(-1, 1, 6)}),
@@ -38,11 +39,34 @@ _OPTIONS = [
     ("curricularface", {}),
     ("magface", {}),
     ("adaface", {}),
+    ("elastic_arcface", {}),
+    ("elastic_arcface_plus", {}),
+    ("elastic_arcface_plus", {"ranking": "released"}),
+    ("elastic_cosface", {"sigma": 0.1}),
+    ("elastic_cosface_plus", {}),
+    ("ldam", {}),
+    ("dynamic_arcface", {}),
+    ("uniface", {}),
+    ("uniface", {"negative_weight": 0.3}),
+    # A margin, a scale or a λ of each example's own
+    ("sphereface", {"margin": np.array([1.0, 2, 3, 4, 5, 4, 3, 2]), "annealing_lambda": _EACH}),
+    ("sphereface_r", {"version": "v2", "margin": 1 + _EACH}),
+    ("sphereface2", {"margin": _EACH, "alpha": _EACH, "scale": 30 + _EACH}),
+    ("cosface", {"margin": _EACH, "scale": 30 + 10 * _EACH}),
+    ("arcface", {"margin": _EACH, "beyond": "linear"}),
+    ("combined_margin", {"m1": 1 + _EACH / 10, "m3": _EACH}),
+    ("curricularface", {"margin": _EACH}),
+    ("magface", {"lower_margin": _EACH, "norm_weight": 10 * _EACH}),
+    ("adaface", {"margin": _EACH}),
+    # Interclass filtering
+    ("cosface", {"filter_threshold": 0.2}),
+    ("sphereface", {"filter_threshold": _EACH - 0.1}),
+    ("curricularface", {"filter_threshold": 0.3}),
 ]
 
 
 def _case_id(name, options):
-    values = [key if key == "bias" else f"{key}={value}" for key, value in options.items()]
+    values = [key if np.ndim(value) else f"{key}={value}" for key, value in options.items()]
     return "-".join([name, *values])
 
 
@@ -57,6 +81,13 @@ STATES = {
     "sphereface2": 3.0,
     "curricularface": 0.3,
     "adaface": (15.0, 30.0),
+    "uniface": 4.0,
+}
+# What a loss is given besides: a key to draw with, margins by class.
+KEY = jax.random.key(7)
+GIVEN = {
+    **{name: {"key": KEY} for name in LOSSES if name.startswith("elastic_")},
+    **{name: {"class_margins": np.linspace(0.1, 0.6, 6)} for name in ("ldam", "dynamic_arcface")},
 }
 
 
@@ -85,7 +116,9 @@ def as_problem(x, prototypes):
 
 
 def initial_state(name):
-    """A state in mid-training as the library takes it, {} for a loss without one."""
+    """A state in mid-training, or what else a loss is given; {} for most."""
+    if name in GIVEN:
+        return jax.tree.map(lambda v: v if v is KEY else jnp.float32(v), GIVEN[name])
     if name not in STATES:
         return {}
     value = STATES[name]
@@ -113,6 +146,10 @@ def evaluate(name, options, x, prototypes, labels=LABELS):
     """Losses [B], and the gradients of their sum by embeddings and by prototypes."""
     options = initial_state(name) | options
     arrays = {key: value for key, value in options.items() if hasattr(value, "dtype")}
+    arrays = {
+        key: value if key in ("state", "key") else jnp.asarray(value, jnp.float32)
+        for key, value in arrays.items()
+    }
     if "state" in options:
         arrays["state"] = options["state"]
     static = tuple((key, value) for key, value in options.items() if key not in arrays)
@@ -144,7 +181,13 @@ def evaluate_over_seeds(name, wrap=lambda function: function, **head_options):
 
 def oracle_arguments(name, data, labels=LABELS):
     """What the oracle's functions take first."""
-    frozen = reference.freeze(name, data.x64, data.prototypes64, labels, STATES.get(name))
+    state = STATES.get(name)
+    if name.startswith("elastic_"):
+        keys = jax.random.split(KEY, len(labels))
+        state = np.array([float(jax.random.normal(key)) for key in keys])
+    elif name in GIVEN:
+        state = np.float64(np.float32(GIVEN[name]["class_margins"]))
+    frozen = reference.freeze(name, data.x64, data.prototypes64, labels, state)
     return name, data.x64, data.prototypes64, labels, frozen
 
 
@@ -170,6 +213,9 @@ REST = [
     ("sphereface", {"annealing_lambda": 2.0}),
     ("sphereface_plus", {"mhe_weight": 0.2}),
     ("sphereface2", {"alpha": 0.6, "loss_weight": 3.0}),
+    ("arcface", {"margin": _EACH, "scale": 30 + _EACH}),
+    ("curricularface", {"margin": _EACH}),
+    ("uniface", {"negative_weight": 0.5}),
     ("cosface", {"scale": 20.0, "margin": 0.3}),
     ("curricularface", {"rate": 0.1}),
     ("magface", {"norm_weight": 3.0, "upper_margin": 0.7}),

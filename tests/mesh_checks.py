@@ -23,7 +23,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 from tiny_run import folder_config, quiet, tiny_config
 
-from sphereface_jax import LOSSES, arcface_loss
+from sphereface_jax import LOSSES, arcface_loss, margin_loss, margins
 from sphereface_jax.training.config import LossConfig, MeshConfig
 from sphereface_jax.training.loop import train
 from sphereface_jax.training.trainer import make_trainer
@@ -49,6 +49,43 @@ def every_loss_equals_dense(data, model):
     for i, name in enumerate(LOSSES):
         _assert_equals_dense(mesh, name, {}, class_block=[None, 1, 2][i % 3])
     _assert_equals_dense(mesh, *CASES["softmax-bias"])
+    for name, options in CASES.values():
+        is_of_each = any(np.shape(value) == LABELS.shape for value in options.values())
+        if is_of_each and name in ("sphereface", "cosface", "sphereface2", "curricularface"):
+            _assert_equals_dense(mesh, name, options, class_block=2)
+
+
+def a_margin_from_outside_equals_dense(data, model):
+    """ElasticFace, margins by class, and a margin that changes the others, by public names only."""
+    mesh = make_mesh(data, model)
+    problem_of, labels = problem("arcface"), jnp.asarray(LABELS)
+    margin = 0.5 + 0.05 * jax.random.normal(jax.random.key(0), LABELS.shape)
+    table = jnp.linspace(0.1, 0.6, 6)
+
+    def halved(cosine_y, norms, *, margin):
+        return cosine_y / 2 - margin - 0.001 * norms
+
+    def raised(cosine, cosine_y, *, margin):
+        return cosine + margin * cosine_y
+
+    for options in [
+        {"target": margins.arcface, "hyperparameters": {"margin": margin}},
+        {"target": margins.cosface, "hyperparameters": {"margin": table[labels]}},
+        {"target": halved, "negatives": raised, "hyperparameters": {"margin": margin}},
+    ]:
+
+        def total(x, prototypes, **head):
+            losses = margin_loss(x, prototypes, labels, **options, **head)  # noqa: B023
+            return jnp.vdot(losses, jnp.arange(1.0, 9.0)), losses
+
+        gradient = jax.jit(
+            jax.grad(total, (0, 1), has_aux=True), static_argnames=("mesh", "class_block")
+        )
+        expected = gradient(problem_of.x, problem_of.prototypes)
+        results = gradient(problem_of.x, problem_of.prototypes, mesh=mesh, class_block=2)
+        jax.tree.map(
+            lambda one, other: assert_close(one, np.asarray(other), 1e-5), results, expected
+        )
 
 
 def every_gradient_mode_equals_dense(data, model):

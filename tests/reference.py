@@ -53,6 +53,8 @@ def freeze(name, x, prototypes, y, state=None, *, rate=0.01, h=0.333, **_):
     """State after the batch, and AdaFace's z."""
     if name == "curricularface":
         return 0.99 * state + 0.01 * cosines(x, prototypes)[np.arange(len(y)), y].mean()
+    if name.startswith("elastic_"):
+        return SimpleNamespace(draws=state, cosine_y=cosines(x, prototypes)[np.arange(len(y)), y])
     if name == "adaface":
         z = np.clip(np.linalg.norm(x, axis=1), 1e-3, 100)
         mean = (1 - rate) * state[0] + rate * z.mean()
@@ -60,6 +62,20 @@ def freeze(name, x, prototypes, y, state=None, *, rate=0.01, h=0.333, **_):
         quality = np.clip(h * (z - mean) / (std + 1e-3), -1, 1)
         return SimpleNamespace(mean=mean, std=std, quality=quality)
     return state
+
+
+def elastic_margins(name, frozen, sigma=None, ranking="cosine", **_):
+    """One margin per example, from standard normal draws; by the cosines for the "+" forms."""
+    mean = 0.5 if "arc" in name else 0.35
+    if not name.endswith("_plus"):
+        return mean + (0.05 if sigma is None else sigma) * frozen.draws
+    draws = np.sort(mean + (0.0175 if "arc" in name else 0.02) * frozen.draws)
+    order = np.argsort(-frozen.cosine_y)
+    if ranking == "released":  # margin[idicate_cosie] of fdbtrs/ElasticFace, utils/losses.py
+        return draws[order]
+    margins = np.empty_like(draws)
+    margins[order] = draws  # the smallest margin to the largest cosine
+    return margins
 
 
 def arcface_target(c, m, beyond):
@@ -73,6 +89,8 @@ def _target_and_others(name, c, y, norm, frozen, i, p):
     """What stands in place of the target's cosine, and of all cosines."""
     c_y, others = c[y], c.copy()
     theta = math.acos(c_y)
+    # One value per example, of any hyper-parameter
+    p = {key: value[i] if np.ndim(value) == 1 else value for key, value in p.items()}
     if name in ("softmax", "normalized_softmax"):
         target = c_y
     elif name in ("sphereface", "sphereface_plus"):
@@ -96,6 +114,15 @@ def _target_and_others(name, c, y, norm, frozen, i, p):
             target = similarity(math.cos(min(theta + m if variant == "A" else m * theta, PI)), t)
     elif name == "cosface":
         target = c_y - p.get("margin", 0.35)
+    elif name.startswith("elastic_"):
+        m = elastic_margins(name, frozen, **p)[i]
+        target = math.cos(theta + m) if "arc" in name else c_y - m
+    elif name == "ldam":
+        target = c_y - frozen[y]
+    elif name == "dynamic_arcface":
+        target = math.cos(theta + frozen[y])
+    elif name == "uniface":
+        target = c_y - p.get("margin", 0.4)
     elif name in ("arcface", "subcenter_arcface"):
         target = arcface_target(c_y, p.get("margin", 0.5), p.get("beyond", "keep"))
     elif name == "combined_margin":
@@ -106,7 +133,8 @@ def _target_and_others(name, c, y, norm, frozen, i, p):
         others = np.where(c > math.cos(theta + m), c * (frozen + c), c)
     elif name == "magface":
         a = min(max(norm, 10.0), 110.0)
-        m = 0.45 + (0.8 - 0.45) * (a - 10) / 100
+        lower = p.get("lower_margin", 0.45)
+        m = lower + (0.8 - lower) * (a - 10) / 100
         target = math.cos(theta + m) if c_y > 0 else c_y
     elif name == "adaface":
         m, z = p.get("margin", 0.4), frozen.quality[i]
@@ -116,6 +144,11 @@ def _target_and_others(name, c, y, norm, frozen, i, p):
     else:
         raise KeyError(name)
     return target, others
+
+
+def bias_of(frozen):
+    """The learnt bias, where the state is one."""
+    return frozen if np.ndim(frozen) == 0 and not isinstance(frozen, SimpleNamespace | None) else 0
 
 
 SCALES = {"sphereface": None, "sphereface_plus": None, "sphereface_r": 60.0, "sphereface2": 40.0}
@@ -128,11 +161,13 @@ def logits(name, x, prototypes, y, frozen=None, bias=None, **p):
     all_cosines, norms = cosines(x, prototypes), np.linalg.norm(x, axis=1)
     scale = p.get("scale", SCALES.get(name, 64.0))
     result = np.empty_like(all_cosines)
+    threshold = np.broadcast_to(p.get("filter_threshold", np.inf), len(y))
     for i, c in enumerate(all_cosines):
         target, result[i] = _target_and_others(name, c, y[i], norms[i], frozen, i, p)
+        result[i, c > threshold[i]] = -np.inf
         result[i, y[i]] = target
-        result[i] *= norms[i] if scale is None else scale
-    return result + (frozen if name == "sphereface2" else 0)
+        result[i] *= norms[i] if scale is None else np.broadcast_to(scale, len(y))[i]
+    return result + {"sphereface2": 1, "uniface": -1}.get(name, 0) * bias_of(frozen)
 
 
 def energy(prototypes, y):
@@ -149,6 +184,9 @@ def energy(prototypes, y):
 def reduce_logits(name, f, y, p):
     """Losses [B] from logits, without what a regulariser adds."""
     f_y = f[np.arange(len(y)), y]
+    if name == "uniface":
+        negative = softplus(f).sum(axis=1) - softplus(f_y)
+        return softplus(-f_y) + p.get("negative_weight", 1.0) * negative
     if name == "sphereface2":
         alpha, weight, r = p.get("alpha", 0.7), p.get("loss_weight", 10.0), p.get("scale", 40.0)
         negative = softplus(f).sum(axis=1) - softplus(f_y)
@@ -165,7 +203,7 @@ def regularizer(name, x, prototypes, y, p):
         return p.get("mhe_weight", 0.1) * energy(prototypes, y)
     if name == "magface":
         a = np.clip(np.linalg.norm(x, axis=1), 10, 110)
-        return p.get("norm_weight", 35.0) * (a / 110**2 + 1 / a)
+        return np.asarray(p.get("norm_weight", 35.0)) * (a / 110**2 + 1 / a)
     return 0.0
 
 
@@ -214,7 +252,8 @@ def caffe_gradients(x, prototypes, y, m, lam):
 
 def detached_gradients(name, x, prototypes, y, frozen=None, **p):
     """As `gradients`, of logits s·(c + k) + b with k, what the margin adds, held fixed."""
-    scale, b = p.get("scale", SCALES.get(name, 64.0)), frozen if name == "sphereface2" else 0.0
+    scale = p.get("scale", SCALES.get(name, 64.0))
+    b = {"sphereface2": 1, "uniface": -1}.get(name, 0) * bias_of(frozen)
 
     def lengths(x):
         return np.linalg.norm(x, axis=1, keepdims=True) if scale is None else scale

@@ -18,7 +18,13 @@ from sphereface_jax.training.step import compile_train_step, make_train_step
 from sphereface_jax.training.trainer import make_trainer
 
 CLASSES = 300
-LOOK_AT_WHOLE_BATCH = {"adaface", "curricularface", "sphereface_plus"}
+LOOK_AT_WHOLE_BATCH = {
+    "adaface",
+    "curricularface",
+    "elastic_arcface_plus",
+    "elastic_cosface_plus",
+    "sphereface_plus",
+}
 
 
 @pytest.mark.parametrize(
@@ -28,6 +34,7 @@ LOOK_AT_WHOLE_BATCH = {"adaface", "curricularface", "sphereface_plus"}
         LossConfig("magface"),  # a regularizer of each example
         LossConfig("sphereface2"),  # learns a bias
         LossConfig("arcface", sample_rate=0.25),  # samples classes, once for the whole batch
+        LossConfig("elastic_arcface"),  # draws a margin for each example, wherever it is
     ],
     ids=lambda loss: loss.name,
 )
@@ -59,24 +66,36 @@ def test_parts_give_the_update_of_the_whole(tmp_path: Path, loss: LossConfig) ->
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_what_looks_at_the_whole_batch_is_known(name: str) -> None:
-    objective = Objective(LossConfig(name), 4)
+    # A small scale keeps the softmax from saturating, where no margin matters.
+    small = {"scale": 4.0, "options": {"sigma": "0.2"}} if name.startswith("elastic") else {}
+    objective = Objective(LossConfig(name, **small), 4)
     keys = jax.random.split(jax.random.key(1))
     embeddings = 3 * jax.random.normal(keys[0], (8, 5))
     prototypes = jax.random.normal(keys[1], objective.prototypes_shape(5))
     labels = jnp.array([0, 1, 2, 3, 0, 0, 0, 0])
+    example_keys = jax.random.split(jax.random.key(2), 8)
 
     @jax.jit
-    def gradient(embeddings: jax.Array, labels: jax.Array):
+    def gradient(embeddings: jax.Array, labels: jax.Array, example_keys: jax.Array):
         def mean(prototypes):
             loss, state = objective.loss(
-                embeddings, prototypes, labels, objective.init_state(), jnp.array(10**6)
+                embeddings,
+                prototypes,
+                labels,
+                objective.init_state(),
+                jnp.array(10**6),
+                keys=example_keys,
+                class_margins=jnp.linspace(0.1, 0.5, 4),
             )
             return loss.mean(), state
 
         return jax.grad(mean, has_aux=True)(prototypes)
 
-    whole, state = gradient(embeddings, labels)
-    halves = [gradient(embeddings[i : i + 4], labels[i : i + 4])[0] for i in (0, 4)]
+    whole, state = gradient(embeddings, labels, example_keys)
+    halves = [
+        gradient(embeddings[i : i + 4], labels[i : i + 4], example_keys[i : i + 4])[0]
+        for i in (0, 4)
+    ]
     gap = np.abs(np.mean(halves, axis=0) - whole).max() / np.abs(whole).max()
     follows = not jax.tree.all(jax.tree.map(jnp.array_equal, state, objective.init_state()))
     assert (gap > 1e-4 or follows) == (name in LOOK_AT_WHOLE_BATCH), gap

@@ -13,7 +13,7 @@ WRONG = {
     "rank of embeddings": ((X[0], PROTOTYPES, LABELS), {}, r"embeddings: .*\[B, D\].*\[3\]"),
     "dtype of embeddings": ((X.astype(int), PROTOTYPES, LABELS), {}, "embeddings: .*floating.*int"),
     "a list": (([[1.0]], PROTOTYPES, LABELS), {}, "embeddings: expected a floating-point array"),
-    "rank of prototypes": ((X, PROTOTYPES[None], LABELS), {}, r"prototypes: .*\[C, D\]"),
+    "rank of prototypes": ((X, PROTOTYPES[0], LABELS), {}, r"prototypes: .*\[C, D\]"),
     "width": ((X, PROTOTYPES[:, :2], LABELS), {}, r"prototypes: expected width 3.*got width 2"),
     "number of labels": ((X, PROTOTYPES, LABELS[:3]), {}, r"labels: expected shape \[4\].*\[3\]"),
     "dtype of labels": ((X, PROTOTYPES, LABELS * 1.0), {}, "labels: expected an integer.*float"),
@@ -28,7 +28,12 @@ WRONG = {
     "margin array": (
         (X, PROTOTYPES, LABELS),
         {"margin": jnp.ones(2)},
-        r"margin: expected a number, got shape \[2\]",
+        r"margin: expected a scalar or shape \[4\] \(one per embedding\), got shape \[2\]",
+    ),
+    "NaN in an array": (
+        (X, PROTOTYPES, LABELS),
+        {"annealing_lambda": jnp.array([0.0, jnp.nan, 0.0, 0.0])},
+        r"annealing_lambda: expected entries of at least 0, got \[nan\]",
     ),
     "negative λ": (
         (X, PROTOTYPES, LABELS),
@@ -62,7 +67,11 @@ def test_a_wrong_argument_is_named(wrong):
     ("name", "keywords", "message"),
     [
         ("arcface", {"beyond": "wrap"}, "beyond: expected one of 'keep', 'linear', 'clamp'"),
-        ("arcface", {"beyond": 3}, "beyond: expected a string, got 3"),
+        ("arcface", {"beyond": 3}, "beyond: expected one of 'keep', 'linear', 'clamp', got 3"),
+        ("arcface", {"margin": 28.6}, "margin: .*at most π, got 28.6; 28.6 degrees are 0.4992"),
+        ("magface", {"upper_margin": 45.0}, "upper_margin: expected an angle in radians"),
+        ("elastic_arcface", {"key": jnp.zeros(2)}, "key: expected a key of jax.random.key"),
+        ("ldam", {"class_margins": jnp.zeros(4)}, r"class_margins: expected shape \[5\]"),
         ("sphereface_r", {"version": "v3"}, "version: expected one of 'v0', 'v1', 'v2'"),
         ("sphereface2", {"variant": "B", "state": jnp.zeros(())}, "variant: expected one of 'C'"),
         ("sphereface2", {"state": jnp.zeros(5)}, r"state: expected .*shape=\(\)"),
@@ -80,9 +89,9 @@ def test_a_loss_names_its_own_wrong_hyper_parameter(name, keywords, message):
 
 
 def test_unknown_and_missing_arguments_are_type_errors_that_name_the_function():
-    with pytest.raises(TypeError, match=r"cosface_loss\(\): .*'annealing_lambda'"):
+    with pytest.raises(TypeError, match=r"cosface_loss\(\) .*'annealing_lambda'"):
         sphereface_jax.cosface_loss(X, PROTOTYPES, LABELS, annealing_lambda=1.0)
-    with pytest.raises(TypeError, match=r"adaface_loss\(\): .*'state'"):
+    with pytest.raises(TypeError, match=r"adaface_loss\(\) .*'state'"):
         sphereface_jax.adaface_loss(X, PROTOTYPES, LABELS)
 
 

@@ -107,13 +107,6 @@ def test_the_example_of_a_loss_in_a_plain_loop_learns() -> None:
     assert accuracy > 0.8
 
 
-def test_the_example_of_adding_a_margin_is_a_loss() -> None:
-    names = run_python(ROOT / "CONTRIBUTING.md")
-    assert names["losses"].shape == (3,)
-    assert names["row"].hyperparameters == {"margin": 0.45, "scale": 64.0}
-    assert names["row"].loss.__doc__.startswith("AirFace")
-
-
 def test_the_table_of_losses_is_fresh() -> None:
     page = (ROOT / "docs" / "losses.md").read_text(encoding="utf-8")
     assert page == loss_table.page(), "run `python -m experiments.loss_table`"

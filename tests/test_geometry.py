@@ -66,9 +66,9 @@ def test_psi_is_continuously_differentiable_in_theta(margin):
         assert jnp.max(jnp.abs(jnp.diff(slope(theta)))) <= 1.01e-3 * margin**2
 
 
-@pytest.mark.parametrize("margin", [0, 0.5, -2, float("nan"), float("inf"), "4", jnp.float32(2)])
+@pytest.mark.parametrize("margin", [0, 0.5, -2, float("nan"), float("inf"), "4"])
 def test_psi_refuses_margins_that_have_no_segments(margin):
-    with pytest.raises(ValueError, match="margin: expected a concrete number of at least 1"):
+    with pytest.raises(ValueError, match="margin: expected a number of at least 1"):
         monotone_psi(jnp.zeros(3), margin)
 
 

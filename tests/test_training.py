@@ -299,7 +299,7 @@ def test_a_step_compiles_once_and_never_moves_the_padding(tmp_path: Path) -> Non
 @pytest.mark.parametrize("name", LOSSES)
 def test_every_loss_trains_by_name(tmp_path: Path, name: str) -> None:
     config = tiny_config(tmp_path, loss=LossConfig(name=name))
-    trainer = make_trainer(config, 6)
+    trainer = make_trainer(config, 6, class_counts=np.arange(6))
     batch = jax.eval_shape(lambda: batch_of(config, 0))
     state, metrics = jax.eval_shape(trainer.step, trainer.like, batch)
     chex.assert_trees_all_equal_shapes_and_dtypes(state, trainer.like)

@@ -1,105 +1,103 @@
-"""The dense head: all cosines [B, C] at once, the readable reference of the engine."""
+"""The dense head: all similarities [B, C] at once, the readable reference of the engine."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from sphereface_jax.geometry import safe_norm
-from sphereface_jax.heads.engine import (
+from sphereface_jax.heads.scoring import (
     Margin,
+    Settings,
+    as_dtype,
     head_dtype,
-    regularization,
-    score_others,
-    score_targets,
+    other_logits,
+    own_similarities,
     similarities,
-    updated_state,
+    target_logit,
 )
 
 Array = jax.Array
 
 
-class Scores(NamedTuple):
-    """A batch scored against all classes.
-
-    Attributes:
-      target: the target's logits [B].
-      others: logits [B, C], −∞ for the target and for rows that are no classes.
-      is_label: which of them is the target [B, C].
-      extra: what the regularizer adds to the loss [B], if there is one.
-      state: the loss's state, updated.
-    """
-
-    target: Array
-    others: Array
-    is_label: Array
-    extra: Array | None
-    state: Any
-
-
 def dense_logits(
-    margin: Margin, embeddings: Array, prototypes: Array, labels: Array, **options: Any
-) -> tuple[Array, Any]:
-    """Logits [B, C], −∞ past num_classes, and the state; arguments are those of `dense_loss`."""
-    scores = _score(margin, embeddings, prototypes, labels, **options)
-    return jnp.where(scores.is_label, scores.target[:, None], scores.others), scores.state
+    margin: Margin,
+    settings: Settings,
+    embeddings: Array,
+    prototypes: Array,
+    labels: Array,
+    class_bias: Array | None,
+    *,
+    num_classes: int,
+) -> Array:
+    """Logits [B, C], −∞ past num_classes; arguments are those of `dense_loss`."""
+    target, others, is_label = _score(
+        margin, settings, embeddings, prototypes, labels, class_bias, num_classes
+    )
+    return jnp.where(is_label, target[:, None], others)
 
 
 def dense_loss(
-    margin: Margin, embeddings: Array, prototypes: Array, labels: Array, **options: Any
-) -> tuple[Array, Any]:
+    margin: Margin,
+    settings: Settings,
+    embeddings: Array,
+    prototypes: Array,
+    labels: Array,
+    class_bias: Array | None,
+    *,
+    num_classes: int,
+) -> Any:
     """Loss of a margin.
 
     Args:
       margin: the margin.
+      settings: its numbers.
       embeddings: [B, D].
       prototypes: [C, D], or [C, K, D] with sub-centres.
-      labels: [B].
-      **options: num_classes: rows of prototypes from here on are no classes and never take part;
-        state: what the loss carries through training; bias: added to the logits, [C] or a scalar.
+      labels: [B], from 0 to C − 1.
+      class_bias: added to the logits of each class [C], or None.
+      num_classes: rows of prototypes from here on are not classes and never take part.
 
     Returns:
-      Losses [B] and the state, updated.
+      What the reduction makes of the logits: losses [B].
     """
-    scores = _score(margin, embeddings, prototypes, labels, **options)
-    accumulated = margin.reduction.accumulate(scores.others)
-    loss = margin.weight * margin.reduction.finish(accumulated, scores.target)
-    return loss if scores.extra is None else loss + scores.extra, scores.state
+    target, others, _ = _score(
+        margin, settings, embeddings, prototypes, labels, class_bias, num_classes
+    )
+    accumulated = settings.reduction.accumulate(others, jnp.arange(others.shape[1]))
+    return settings.reduction.finish(accumulated, target)
 
 
 def _score(
     margin: Margin,
+    settings: Settings,
     embeddings: Array,
     prototypes: Array,
     labels: Array,
-    *,
+    class_bias: Array | None,
     num_classes: int,
-    state: Any = None,
-    bias: Array | None = None,
-) -> Scores:
+) -> tuple[Array, Array, Array]:
+    """The target's logits [B]; the others', −∞ where left out [B, C]; which is which [B, C]."""
     dtype = head_dtype(embeddings, prototypes)
-    embeddings, prototypes = jnp.asarray(embeddings, dtype), jnp.asarray(prototypes, dtype)
-    labels = jnp.asarray(labels, jnp.int32)
+    settings = as_dtype(settings, dtype)
+    embeddings, prototypes = embeddings.astype(dtype), prototypes.astype(dtype)
     similarity = similarities(margin, embeddings, prototypes)
-    cosine_y = _take_label(similarity, labels)
-    rows, norms = prototypes[labels], safe_norm(embeddings)
-    state = updated_state(margin, cosine_y, norms, state)
-    examples = score_targets(margin, embeddings, rows, cosine_y, state)
-    target, others = examples.logit, score_others(margin, examples, similarity)
-    if bias is not None:
-        bias = jnp.broadcast_to(jnp.asarray(bias, dtype), others.shape[1:])
-        target, others = target + bias[labels], others + bias
+    cosine_y, cosine_by_x = _take_label(similarity, labels), None
+    if callable(margin.gradient):
+        rows = jax.lax.stop_gradient(prototypes[labels])
+        cosine_by_x = own_similarities(margin, embeddings, rows)
+    target = target_logit(margin, settings, embeddings, cosine_y, cosine_by_x)
+    others = other_logits(margin, settings, safe_norm(embeddings), cosine_y, similarity)
+    if class_bias is not None:
+        class_bias = class_bias.astype(dtype)
+        target, others = target + class_bias[labels], others + class_bias[None]
     is_label = _is_label(similarity, labels)
     is_class = jnp.arange(prototypes.shape[0]) < num_classes
-    others = jnp.where(is_class & ~is_label, others, -jnp.inf)
-    extra = None
-    if margin.regularizer is not None:
-        extra = regularization(margin, norms, rows, labels)
-    return Scores(target, others, is_label, extra, state)
+    return target, jnp.where(is_class[None] & ~is_label, others, -jnp.inf), is_label
 
 
 def _is_label(values: Array, labels: Array) -> Array:
-    return jnp.arange(values.shape[1], dtype=labels.dtype) == labels[:, None]
+    return jnp.arange(values.shape[1], dtype=labels.dtype)[None] == labels[:, None]
 
 
 @jax.custom_jvp

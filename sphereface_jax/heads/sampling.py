@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from sphereface_jax import _checks
-from sphereface_jax.heads.class_parallel import CLASSES
+from sphereface_jax.heads.blockwise import CLASSES
 
 Array = jax.Array
 

@@ -3,16 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
+from sphereface_jax.losses import LOSSES
 from sphereface_jax.reports.html import cards, table
 from sphereface_jax.reports.run_record import RunRecord, Score
 
 _MOST = 6
-_LOSSES = {
-    "sphereface": "A-Softmax",
-    "softmax": "softmax",
-    "cosface": "CosFace",
-    "arcface": "ArcFace",
-}
 
 
 def subtitle(runs: Sequence[RunRecord]) -> str:
@@ -24,7 +19,9 @@ def subtitle(runs: Sequence[RunRecord]) -> str:
     if run.imported is not None:
         return f"{model['name']}, with weights imported from {run.imported['file']}."
     classes = ""
-    if run.prototypes is not None and config["loss"]["name"] != "subcenter_arcface":
+    known = LOSSES.get(config["loss"]["name"])
+    has_subcenters = known is not None and known.num_subcenters is not None
+    if run.prototypes is not None and not has_subcenters:
         classes = f" of {int(run.prototypes.num_prototypes):,} people"
     data = config["data"]["train"]
     faces = "synthetic faces" if data == "synthetic" else f"the faces{classes} in {data}"
@@ -41,7 +38,8 @@ def subtitle(runs: Sequence[RunRecord]) -> str:
 def loss_name(config: Any) -> str:
     """The loss and its margin, in words."""
     loss = config["loss"]
-    name = _LOSSES.get(loss["name"], loss["name"])
+    known = LOSSES.get(loss["name"])
+    name = loss["name"] if known is None else known.title
     return name if loss["margin"] is None else f"{name} (m = {loss['margin']:g})"
 
 

@@ -94,11 +94,13 @@ class LossConfig:
     """The loss. A hyper-parameter left out takes the default of the loss itself."""
 
     name: str = setting("sphereface", "fixed")
-    """Any loss of sphereface_jax.losses.LOSSES."""
+    """Any loss of sphereface_jax.LOSSES, or the name of one's own, which train() is given."""
     margin: float | None = setting(None, "fixed", NOT_NEGATIVE)
     """Margin m; a whole number for sphereface, in radians where it is an angle (arcface)."""
     scale: float | None = setting(None, "fixed", POSITIVE)
     """Scale s, for the losses that normalise the embeddings."""
+    filter_threshold: float | None = setting(None, "fixed", Range(-1, 1))
+    """Leave out other classes whose cosine is larger (interclass filtering), for noisy labels."""
     gradient: Literal["exact", "detached", "caffe"] = setting("exact", "fixed")
     """Of the margin: autodiff's, the plain cosine's, or that of the authors' Caffe layer."""
     class_block: int | None = setting(None, "free", COUNT)

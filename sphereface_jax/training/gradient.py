@@ -71,6 +71,8 @@ def make_gradient(
             trained.get("loss_state", state.loss_state),
             state.step,
             num_classes=classes.num_classes,
+            keys=classes.keys,
+            class_margins=classes.class_margins,
         )
         loss = losses.mean()
         metrics = {"loss": loss} | objective.metrics(
@@ -106,15 +108,17 @@ def accumulated(gradient: Gradient, parts: int) -> Gradient:
     def gathered(
         trained: dict[str, Any], state: TrainState, classes: StepClasses, images: jax.Array
     ) -> BatchGradient:
-        def add(total: Any, part: tuple[jax.Array, jax.Array]) -> tuple[Any, Any]:
-            images, labels = part
-            found = gradient(trained, state, dataclasses.replace(classes, labels=labels), images)
+        def add(total: Any, part: tuple[jax.Array, ...]) -> tuple[Any, Any]:
+            images, labels, keys = part
+            part_classes = dataclasses.replace(classes, labels=labels, keys=keys)
+            found = gradient(trained, state, part_classes, images)
             return jax.tree.map(jnp.add, total, found.by), found.metrics
 
         start = jax.tree.map(jnp.zeros_like, trained)
         # XLA's CPU backend loses its fast convolutions inside a loop: 30 times as long a step.
         unroll = jax.default_backend() == "cpu"
-        total, metrics = jax.lax.scan(add, start, (cut(images), cut(classes.labels)), unroll=unroll)
+        parts_of = cut(images), cut(classes.labels), cut(classes.keys)
+        total, metrics = jax.lax.scan(add, start, parts_of, unroll=unroll)
         return BatchGradient(
             by=jax.tree.map(lambda leaf: leaf / parts, total),
             metrics=jax.tree.map(jnp.mean, metrics),

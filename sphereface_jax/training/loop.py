@@ -5,17 +5,19 @@ the global example index, λ and the learning rate from the step; what else chan
 checkpoint. So a run that is killed and started again ends in the same bits.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 from rich.console import Console
 
 from sphereface_jax.data.pipeline import InputPipeline, make_pipeline
 from sphereface_jax.data.sources import FaceSource
+from sphereface_jax.losses.table import Loss
 from sphereface_jax.training.checkpoint import Checkpoints
 from sphereface_jax.training.config import TrainConfig
 from sphereface_jax.training.distributed import Agreement, all_agree, is_main
@@ -44,6 +46,7 @@ def train(
     config: TrainConfig,
     *,
     tx: optax.GradientTransformation | None = None,
+    loss: Loss | Callable[..., Any] | None = None,
     console: Console | None = None,
 ) -> dict[str, Any]:
     """Trains a run to its last step, going on from its newest checkpoint if there is one.
@@ -51,6 +54,8 @@ def train(
     Args:
       config: of the run.
       tx: an optimiser that takes the place of the config's.
+      loss: a loss of one's own, which `config.loss.name` gives a name: a function, or a
+        `sphereface_jax.Loss` where it has state or looks at the whole batch.
       console: where to report; the terminal by default, for the main process.
 
     Returns:
@@ -72,7 +77,14 @@ def train(
         check_start(config)
     source, held_out = open_training_data(config)
     description = describe_run(config, source)
-    trainer = make_trainer(config, len(source.identities), tx=tx)
+    num_classes = len(source.identities)
+    trainer = make_trainer(
+        config,
+        num_classes,
+        tx=tx,
+        loss=loss,
+        class_counts=np.bincount(source.labels, minlength=num_classes),
+    )
     with ExitStack() as stack:
         stack.enter_context(run)
         checkpoints = stack.enter_context(

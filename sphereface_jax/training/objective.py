@@ -1,30 +1,22 @@
-"""The loss of a run: a loss of the library by name, its hyper-parameters and its annealed λ."""
+"""The loss of a run: one of the library's by name or one's own, its hyper-parameters and its λ."""
 
 import functools
-import math
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from sphereface_jax.geometry import normalize, safe_arccos
-from sphereface_jax.heads.over_classes import nearest
 from sphereface_jax.losses import LOSSES
+from sphereface_jax.losses.class_size import class_size_margins
+from sphereface_jax.losses.margin_loss import nearest
+from sphereface_jax.losses.table import Loss
 from sphereface_jax.schedules import annealed_lambda
 from sphereface_jax.training.config import LossConfig
-
-# The hyper-parameters that are angles, by the loss and, where it has them, its variant.
-_ANGLES = {
-    ("sphereface2", "A"): ("margin",),
-    ("arcface", None): ("margin",),
-    ("combined_margin", None): ("m2",),
-    ("subcenter_arcface", None): ("margin",),
-    ("curricularface", None): ("margin",),
-    ("magface", None): ("lower_margin", "upper_margin"),
-    ("adaface", None): ("margin",),
-}
 
 
 @dataclass(frozen=True)
@@ -35,6 +27,8 @@ class Objective:
       config: the loss's name and hyper-parameters.
       num_classes: how many rows of the prototypes are classes.
       mesh: devices that share the classes; None: XLA lays the loss out.
+      own: a loss of the user's own, which the config's name names; None: one of `LOSSES`.
+      class_counts: images per class [num_classes], for the losses whose margins follow them.
 
     Raises:
       ValueError: there is no loss of that name, or it does not take a hyper-parameter.
@@ -43,36 +37,72 @@ class Objective:
     config: LossConfig
     num_classes: int
     mesh: Mesh | None = None
+    own: Loss | None = None
+    class_counts: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         name = self.config.name
-        if name not in LOSSES:
-            raise ValueError(f"loss.name: expected one of {', '.join(LOSSES)}, got {name!r}")
+        if self.own is None and name not in LOSSES:
+            raise ValueError(
+                f"loss.name: expected one of {', '.join(LOSSES)}, got {name!r}; a loss of your own "
+                "is given as train(config, loss=...), when a run goes on too"
+            )
+        if self.own is not None and name in LOSSES:
+            raise ValueError(f"loss.name: expected a name for a loss of your own, got {name!r}")
+        if self.own is not None and self.own.num_subcenters is not None:
+            raise ValueError("loss: expected prototypes [C, D] of a loss of your own")
         taken = self._row.hyperparameters.keys() - {"annealing_lambda"}
+        taken |= self._class_size_options.keys()
         for option in self.hyperparameters:
             if option not in taken:
                 raise ValueError(
                     f"loss.{option}: {name} takes no {option}; it takes "
                     f"{', '.join(sorted(taken)) or 'no hyper-parameters'}"
                 )
-        jax.eval_shape(self._try_once)
+        if "gradient" not in self._row.arguments and self.config.gradient != "exact":
+            raise ValueError(f"loss.gradient: expected exact, since {name} takes no gradient")
+        try:
+            jax.eval_shape(self._try_once)
+        except ValueError as error:
+            raise ValueError(f"loss.{error}") from None
 
     def _try_once(self) -> Any:
         """Calls the loss on abstract arrays: a wrong value is named before any data are read."""
         prototypes = jnp.zeros(self.prototypes_shape(2))
         batch = 1 if self.mesh is None else self.mesh.size
         labels = jnp.zeros(batch, jnp.int32)
-        return self.loss(jnp.zeros((batch, 2)), prototypes, labels, self.init_state(), labels[0])
+        keys = jax.random.split(jax.random.key(0), batch)
+        return self.loss(
+            jnp.zeros((batch, 2)),
+            prototypes,
+            labels,
+            self.init_state(),
+            labels[0],
+            keys=keys,
+            class_margins=jnp.zeros(self.num_classes),
+        )
 
     @property
-    def _row(self) -> Any:
-        return LOSSES[self.config.name]
+    def _row(self) -> Loss:
+        return LOSSES[self.config.name] if self.own is None else self.own
+
+    @property
+    def _class_size_options(self) -> dict[str, Any]:
+        """Hyper-parameters of the margins by class size, of a loss that takes them."""
+        if "class_margins" not in self._row.arguments:
+            return {}
+        parameters = inspect.signature(class_size_margins).parameters.values()
+        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
     @functools.cached_property
     def hyperparameters(self) -> dict[str, Any]:
         """The hyper-parameters that the config gives, by the names that the loss gives them."""
         config = self.config
-        given = {"margin": config.margin, "scale": config.scale}
+        given = {
+            "margin": config.margin,
+            "scale": config.scale,
+            "filter_threshold": config.filter_threshold,
+        }
         return {name: value for name, value in given.items() if value is not None} | {
             name: _number_or_text(value) for name, value in config.options.items()
         }
@@ -80,19 +110,31 @@ class Objective:
     @property
     def learns_state(self) -> bool:
         """Whether the loss's state is a parameter that is learnt."""
-        return self._row.state_is_bias
+        return self._row.learns_state
 
     @property
     def looks_at_whole_batch(self) -> bool:
         """Whether an example's loss, or the state, depends on the others of its batch."""
-        if self._row.update is not None:
-            return True
-        regularizer = self._row.margin(self.hyperparameters).regularizer
-        if regularizer is None:
-            return False
-        two = jnp.zeros(2)
-        # A regularizer of each example by itself says what it adds to each.
-        return jax.eval_shape(regularizer, two, two[:, None], two.astype(jnp.int32)).ndim == 0
+        return self._row.whole_batch
+
+    @functools.cached_property
+    def class_margins(self) -> np.ndarray | None:
+        """Margins by class size [num_classes], for a loss that takes them.
+
+        Raises:
+          ValueError: the images per class are not known, or are not of these classes.
+        """
+        options = self._class_size_options
+        if not options:
+            return None
+        if self.class_counts is None or len(self.class_counts) != self.num_classes:
+            raise ValueError(
+                f"class_counts: expected the images of each of {self.num_classes} classes, which "
+                f"{self.config.name} takes its margins from"
+            )
+        options |= {name: self.hyperparameters.get(name, value) for name, value in options.items()}
+        with jax.ensure_compile_time_eval():
+            return np.asarray(class_size_margins(jnp.asarray(self.class_counts), **options))
 
     def annealing_lambda(self, step: jax.typing.ArrayLike) -> jax.Array | None:
         """Returns λ at a step, or None for a loss that anneals nothing."""
@@ -110,9 +152,7 @@ class Objective:
 
     def init_state(self) -> Any:
         """Returns what the loss carries from step to step, at the start."""
-        options = self._row.hyperparameters.keys() & self.hyperparameters.keys()
-        given = {name: self.hyperparameters[name] for name in options}
-        return self._row.init_state(self.num_classes, **given)
+        return self._row.init_state(self.num_classes, **self.hyperparameters)
 
     def loss(
         self,
@@ -123,27 +163,37 @@ class Objective:
         step: jax.Array,
         *,
         num_classes: int | None = None,
+        keys: jax.Array | None = None,
+        class_margins: jax.Array | None = None,
     ) -> tuple[jax.Array, Any]:
         """Returns the loss of each example, [B], and the loss's next state.
 
-        num_classes counts the rows of the prototypes that are classes; all of the run by default.
+        Args:
+          embeddings: [B, D].
+          prototypes: [C, D] or [C, K, D].
+          labels: [B].
+          state: what the loss carries from step to step; None for most.
+          step: int32 [], which decides λ.
+          num_classes: rows of the prototypes that are classes; all of the run by default.
+          keys: a PRNG key per example [B], for a loss that draws.
+          class_margins: of each row of the prototypes [C], for a loss that takes them.
         """
-        options = dict(self.hyperparameters)
-        annealing = self.annealing_lambda(step)
-        if annealing is not None:
-            options["annealing_lambda"] = annealing
-        loss = functools.partial(
-            self._row.loss,
-            embeddings,
-            prototypes,
-            labels,
-            num_classes=num_classes or self.num_classes,
-            class_block=self.config.class_block,
-            mesh=self.mesh,
-            gradient=self.config.gradient,
-            **options,
-        )
-        return (loss(), None) if state is None else loss(state=state)
+        trainer_gives = {
+            "annealing_lambda": self.annealing_lambda(step),
+            "state": state,
+            "key": keys,
+            "class_margins": class_margins,
+            "gradient": self.config.gradient,
+            "num_classes": num_classes or self.num_classes,
+            "class_block": self.config.class_block,
+            "mesh": self.mesh,
+        }
+        taken = self._row.arguments
+        sizes = self._class_size_options
+        options = {name: value for name, value in trainer_gives.items() if name in taken}
+        options |= {name: v for name, v in self.hyperparameters.items() if name not in sizes}
+        result = self._row.loss(embeddings, prototypes, labels, **options)
+        return result if "state" in taken else (result, None)
 
     def project(self, prototypes: jax.Array) -> jax.Array:
         """Puts the prototypes where the gradient mode expects them: on the sphere for "caffe"."""
@@ -159,10 +209,17 @@ class Objective:
     ) -> dict[str, jax.Array]:
         """Returns how the batch lies on the sphere, without any margin.
 
+        Args:
+          embeddings: [B, D].
+          prototypes: [C, D] or [C, K, D].
+          labels: [B].
+          num_classes: rows of the prototypes that are classes; all of the run by default.
+
         Returns:
-          accuracy of the nearest prototype, mean target_angle in degrees, mean embedding_norm.
+          accuracy of the nearest prototype, where a tie counts as wrong, mean target_angle in
+          degrees, mean embedding_norm.
         """
-        target, is_nearest = nearest(
+        found = nearest(
             embeddings,
             prototypes,
             labels,
@@ -171,25 +228,23 @@ class Objective:
             mesh=self.mesh,
         )
         return {
-            "accuracy": jnp.mean(is_nearest),
-            "target_angle": jnp.degrees(safe_arccos(target)).mean(),
+            "accuracy": jnp.mean(found.cosine > found.other_cosine),
+            "target_angle": jnp.degrees(safe_arccos(found.cosine)).mean(),
             "embedding_norm": jnp.linalg.norm(embeddings, axis=1).mean(),
         }
 
 
-def require_radians(objective: Objective) -> None:
-    """Checks that the margins that are angles are not in degrees.
+def restored_objective(config: LossConfig, num_classes: int) -> Objective:
+    """The objective of a run that is only used: a loss of the user's own need not be there."""
 
-    Raises:
-      ValueError: one is larger than π.
-    """
-    given = objective.hyperparameters
-    for name in _ANGLES.get((objective.config.name, given.get("variant")), ()):
-        if given.get(name, 0) > math.pi:
-            raise ValueError(
-                f"loss.{name}: expected an angle in radians, at most π, got {given[name]:g}; "
-                f"{given[name]:g} degrees are {math.radians(given[name]):.4g}"
-            )
+    def missing(*_: Any, num_classes: int) -> jax.Array:
+        del num_classes
+        return jnp.zeros(())
+
+    own = None if config.name in LOSSES else Loss(missing)
+    if own is not None:
+        config = LossConfig(name=config.name)
+    return Objective(config, num_classes, own=own)
 
 
 def _number_or_text(value: str) -> float | str:

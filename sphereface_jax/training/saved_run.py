@@ -17,7 +17,7 @@ from sphereface_jax.data.fingerprint import fingerprint
 from sphereface_jax.data.sources import FaceSource
 from sphereface_jax.training.checkpoint import Checkpoints, abstract
 from sphereface_jax.training.config import TrainConfig, from_dict, to_dict
-from sphereface_jax.training.objective import Objective
+from sphereface_jax.training.objective import restored_objective
 from sphereface_jax.training.run_folder import read_config
 from sphereface_jax.training.state import TrainState
 from sphereface_jax.training.trainer import make_graph, make_init
@@ -61,7 +61,7 @@ def load_run(path: Path) -> SavedRun:
         check_checkpoint(progress, path, config)
         num_classes = progress["num_classes"]
         # An imported network may know no classes; its prototypes are padding alone.
-        objective = Objective(config.loss, max(num_classes, 1))
+        objective = restored_objective(config.loss, max(num_classes, 1))
         init = make_init(config, objective, optax.identity())
         everywhere = NamedSharding(jax.make_mesh((jax.device_count(),), ("data",)), PartitionSpec())
         shapes = jax.eval_shape(init)

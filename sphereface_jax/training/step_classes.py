@@ -24,12 +24,16 @@ class StepClasses:
       prototypes: their rows.
       opt_state: what the optimiser keeps for them.
       labels: the batch's, among these rows.
+      keys: a PRNG key per example of this step, whichever part of the batch it is in [B].
+      class_margins: of each row, for a loss that takes them; else None.
       num_classes: how many of the rows are classes.
     """
 
     prototypes: jax.Array
     opt_state: optax.OptState
     labels: jax.Array
+    keys: jax.Array
+    class_margins: jax.Array | None
     num_classes: int
 
     def put_back(
@@ -80,10 +84,17 @@ def make_sampler(objective: Objective, batch_size: int) -> Sampler:
 def choose_classes(state: TrainState, labels: jax.Array, objective: Objective) -> StepClasses:
     """Returns the classes of a step: all, or those that its number and the run's key draw."""
     prototypes, opt_state = state.prototypes, state.opt_state["prototypes"]
-    if objective.config.sample_rate == 1:
-        return StepClasses(prototypes, opt_state, labels, objective.num_classes)
-    sampler = make_sampler(objective, labels.size)
     key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
+    example_keys = jax.random.split(jax.random.fold_in(key, 1), labels.shape)
+    margins = None
+    if objective.class_margins is not None:
+        missing = prototypes.shape[0] - objective.num_classes
+        margins = jnp.pad(objective.class_margins, (0, missing))
+    if objective.config.sample_rate == 1:
+        return StepClasses(
+            prototypes, opt_state, labels, example_keys, margins, objective.num_classes
+        )
+    sampler = make_sampler(objective, labels.size)
     sample = sampler.draw(key, labels)
 
     def take(leaf: jax.Array) -> jax.Array:
@@ -93,6 +104,8 @@ def choose_classes(state: TrainState, labels: jax.Array, objective: Objective) -
         prototypes=take(prototypes),
         opt_state=jax.tree.map(take, opt_state),
         labels=sample.labels,
+        keys=example_keys,
+        class_margins=None if margins is None else sampler.take(sample, margins),
         num_classes=sampler.classes_drawn,
         sampler=sampler,
         sample=sample,

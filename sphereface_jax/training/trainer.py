@@ -2,16 +2,19 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
+import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import Mesh
 
+from sphereface_jax.losses.table import Loss
 from sphereface_jax.training.checkpoint import abstract
 from sphereface_jax.training.config import TrainConfig
 from sphereface_jax.training.gradient import require_separable
-from sphereface_jax.training.objective import Objective, require_radians
+from sphereface_jax.training.objective import Objective
 from sphereface_jax.training.optimizer import make_optimizer
 from sphereface_jax.training.partition import make_mesh, state_sharding
 from sphereface_jax.training.state import TrainState, create_state, make_model
@@ -72,7 +75,12 @@ def make_init(
 
 
 def make_trainer(
-    config: TrainConfig, num_classes: int, *, tx: optax.GradientTransformation | None = None
+    config: TrainConfig,
+    num_classes: int,
+    *,
+    tx: optax.GradientTransformation | None = None,
+    loss: Loss | Callable[..., Any] | None = None,
+    class_counts: np.ndarray | None = None,
 ) -> Trainer:
     """Builds the parts of a run: nothing is computed and no file is touched.
 
@@ -80,14 +88,18 @@ def make_trainer(
       config: of the run.
       num_classes: identities to learn.
       tx: an optimiser that takes the place of the config's.
+      loss: a loss of one's own, that the config names; see `sphereface_jax.Loss`.
+      class_counts: images per class [num_classes], for the losses whose margins follow them.
 
     Raises:
       ValueError: a name or a number in the config is not one that can be built.
     """
     mesh = make_mesh(config.mesh, batch_size=config.batch_size, accumulate=config.accumulate)
     shares = config.mesh.model > 1 or config.loss.class_block is not None
-    objective = Objective(config.loss, num_classes, mesh if shares and mesh.size > 1 else None)
-    require_radians(objective)
+    own = loss if loss is None or isinstance(loss, Loss) else Loss(loss)
+    objective = Objective(
+        config.loss, num_classes, mesh if shares and mesh.size > 1 else None, own, class_counts
+    )
     name = config.optimizer.name if tx is None else "the one given"
     tx = tx or make_optimizer(config.optimizer, config.steps)
     if config.loss.sample_rate < 1:

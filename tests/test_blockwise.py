@@ -1,6 +1,5 @@
-"""The streaming head gives the dense head's numbers, and holds no array of the classes' size."""
+"""The blockwise head equals the dense one, and holds no array of the classes' size."""
 
-import functools
 import itertools
 
 import jax
@@ -18,16 +17,13 @@ from cases import (
     evaluate,
     evaluate_over_seeds,
     gradients_by_the_rest,
+    initial_state,
     oracle_arguments,
     problem,
 )
 
 import sphereface_jax
 from sphereface_jax import LOSSES
-from sphereface_jax.heads import streaming
-from sphereface_jax.heads.dense import dense_loss
-from sphereface_jax.heads.engine import Margin
-from sphereface_jax.heads.streaming import streaming_loss
 
 
 def assert_equal_results(results, expected, relative=1e-5):
@@ -39,7 +35,7 @@ def assert_equal_results(results, expected, relative=1e-5):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_streaming_equals_dense(case):
+def test_blockwise_equals_dense(case):
     name, options = CASES[case]
     data = problem(name)
     expected = evaluate(name, options, data.x, data.prototypes)
@@ -82,7 +78,7 @@ def test_a_block_is_a_number_of_classes(class_block):
         ("adaface", "detached"),
     ],
 )
-def test_every_gradient_mode_streams(name, gradient):
+def test_every_gradient_mode_equals_dense(name, gradient):
     data = problem(name)
     options = {"gradient": gradient}
     expected = evaluate(name, options, data.x, data.prototypes)
@@ -140,41 +136,43 @@ def test_whatever_has_a_gradient_has_the_same(name, arrays):
 
 
 @pytest.mark.parametrize("name", ["sphereface", "curricularface"])
-def test_streaming_under_vmap_over_seeds_and_remat(name):
+def test_blocks_under_vmap_over_seeds_and_remat(name):
     for results, expected in evaluate_over_seeds(name, jax.checkpoint, class_block=4):
         assert_equal_results(results, expected)
 
 
-def test_a_margin_of_one_s_own_streams():
-    data = problem("arcface")
-    margin = Margin(
-        target=lambda cosine_y, norms, state: cosine_y / 2 - 0.01 * norms + state,
-        negatives=lambda cosine, cosine_y, state: cosine + state * cosine_y,
-        update=lambda cosine_y, norms, state: state + norms.mean() / 100,
-        scale=10.0,
-        weight=3.0,
-        regularizer=lambda norms, target_prototypes, labels: target_prototypes[:, 0] + labels,
-    )
+@pytest.mark.parametrize("name", ["sphereface", "curricularface", "adaface"])
+def test_blocks_have_forward_derivatives(name):
+    data = problem(name)
+    options = initial_state(name)
 
-    def total(x, prototypes, head):
-        losses, state = head(margin, x, prototypes, LABELS, num_classes=6, state=jnp.float32(0.5))
-        return losses.sum() + state
+    def loss(x, prototypes, class_block):
+        result = LOSSES[name].loss(x, prototypes, LABELS, class_block=class_block, **options)
+        return result[0] if LOSSES[name].start else result
 
-    value_and_grad = functools.partial(jax.value_and_grad, argnums=(0, 1))
-    value, gradient = value_and_grad(total)(data.x, data.prototypes, dense_loss)
-    head = functools.partial(streaming_loss, class_block=4)
-    result, slopes = value_and_grad(total)(data.x, data.prototypes, head)
-    np.testing.assert_allclose(result, value, rtol=1e-6)
-    jax.tree.map(lambda one, other: assert_close(one, np.asarray(other), 1e-5), slopes, gradient)
+    tangents = jnp.ones_like(data.x), jnp.ones_like(data.prototypes)
+    _, dense = jax.jvp(lambda *a: loss(*a, None), (data.x, data.prototypes), tangents)
+    _, blocks = jax.jvp(lambda *a: loss(*a, 4), (data.x, data.prototypes), tangents)
+    assert_close(blocks, np.asarray(dense), 1e-5)
 
 
 def test_another_batch_compiles_nothing():
-    data = problem("arcface")
-    loss = functools.partial(sphereface_jax.arcface_loss, class_block=5)
-    loss(data.x, data.prototypes, LABELS)
-    compiled = streaming._compiled_loss._cache_size()
-    loss(2 * data.x, data.prototypes, LABELS[::-1].copy())
-    assert streaming._compiled_loss._cache_size() == compiled
+    data, traced = problem("arcface"), []
+
+    def target(cosine_y, norms, *, margin):
+        traced.append(cosine_y.shape)
+        return cosine_y - margin
+
+    for x, labels in [(data.x, LABELS), (2 * data.x, LABELS[::-1].copy())]:
+        sphereface_jax.margin_loss(
+            x,
+            data.prototypes,
+            labels,
+            target=target,
+            hyperparameters={"margin": x[:, 0] ** 2},
+            class_block=5,
+        )
+    assert len(traced) == 1
 
 
 @pytest.mark.parametrize("name", ["sphereface", "sphereface2", "curricularface"])
