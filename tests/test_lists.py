@@ -48,6 +48,28 @@ def test_insightface_lists_and_another_root(faces: Path, tmp_path: Path) -> None
     assert source[0]["label"] == 1
 
 
+@pytest.mark.parametrize("root", [None, ".", "/"])
+def test_absolute_paths_lie_in_the_root(faces: Path, tmp_path: Path, root: str | None) -> None:
+    lines = [f"1\t{faces}/0000045/0000.png\t0", f"1\t{faces}/with space/0000.png\t1"]
+    given = None if root is None else str(tmp_path / root)
+    source = open_source(write(tmp_path / "a.lst", "\n".join(lines)), root=given)
+    assert source.identities == ("0000045", "with space")
+    assert source[1]["image"].shape == (112, 112, 3)
+    (tmp_path / "linked").symlink_to(tmp_path)
+    assert len(open_source(str(tmp_path / "a.lst"), root=str(tmp_path / "linked"))) == 2
+    with pytest.raises(ValueError, match=r"a\.lst:1: expected a path within .*--data\.root"):
+        open_source(str(tmp_path / "a.lst"), root=str(faces / "0000099"))
+
+
+def test_mxnets_order_and_labels_written_as_floats(faces: Path, tmp_path: Path) -> None:
+    lines = "7\t4.000000\t0000045/0000.png\n8\t3.0\twith space/0000.png\n9\t3\t0.5\tx.png\n"
+    source = open_source(write(tmp_path / "a.lst", lines), root=str(faces))
+    assert source.labels.tolist() == [1, 0, 0]
+    assert source.describe(0).endswith("0000045/0000.png")
+    caffe = "faces/0000045/0000.png 0.0\nfaces/0000099/0000.png 1.0\n"
+    assert open_source(write(tmp_path / "b.txt", caffe)).labels.tolist() == [0, 1]
+
+
 def test_identities_are_labels_where_folders_do_not_tell(faces: Path, tmp_path: Path) -> None:
     lines = "faces/0000045/0000.png 3\nfaces/0000045/0001.png 5\n"
     assert open_source(write(tmp_path / "a.txt", lines)).identities == ("3", "5")
@@ -59,12 +81,15 @@ def test_identities_are_labels_where_folders_do_not_tell(faces: Path, tmp_path: 
     ("text", "message"),
     [
         ("", "found an empty file"),
-        ("faces/0000045/0000.png\n", ":1: expected 'path label', parted by"),
-        ("faces/0000045/0000.png,1\n", ":1: expected 'path label', parted by a space or a tab"),
+        ("faces/0000045/0000.png\n", ":1: expected 'path label', separated by"),
+        ("faces/0000045/0000.png,1\n", ":1: expected 'path label', separated by a space or a tab"),
         ("faces/0000045/0000.png 0\nfaces/0000045/0001.png x\n", ":2: expected a whole number"),
         ("faces/0000045/0000.png -1\n", ":1: expected a whole number"),
         ("faces/0000045/0000.png 99999999999\n", ":1: expected a whole number"),
-        ("/etc/passwd 0\n", ":1: expected a path within the folder"),
+        ("/etc/passwd 0\n", ":1: expected a path within .* name the folder that it lies in"),
+        ("faces/0000045/0000.png 0.5\n", ":1: expected a whole number"),
+        ("1\t0.5\tfaces/0000045/0000.png\n", ":1: expected a whole number"),
+        ("1\tx.png\t0\t3\t4\n", ":1: expected .* found 5 fields; boxes"),
         ("faces/../../x.png 0\n", ":1: expected a path within the folder"),
     ],
 )

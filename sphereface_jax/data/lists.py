@@ -1,6 +1,12 @@
-"""List files: `path label` a line (Caffe), or `aligned<TAB>path<TAB>label` (InsightFace's .lst)."""
+"""List files: `path label` a line (Caffe), or three fields between tabs.
+
+`aligned<TAB>path<TAB>label` is InsightFace's .lst and `index<TAB>label...<TAB>path` MXNet's, whose
+first label counts; a label is a whole number, perhaps written as `3.0`. A path is taken below the
+root; an absolute one, which InsightFace's lists hold, has to lie in the root already.
+"""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +26,19 @@ class ListSource:
 
     Args:
       path: the list file.
-      root: the folder that its paths start from; the list's own by default. No path may leave it.
+      root: the folder that its paths start from; the list's own by default. No path may leave it;
+        `/` allows all absolute ones.
 
     Raises:
       FileNotFoundError: no such list, or the first image is not under `root`.
-      ValueError: a line that is none of the two forms, a path outside `root`, or an empty list;
-        names the line.
+      ValueError: a line that is none of the forms, a path outside `root`, or an empty list; names
+        the line.
     """
 
     def __init__(self, path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None):
         self.path = Path(path)
         self.root = Path(root) if root is not None else self.path.parent
+        self._prefixes = _spellings(self.root)
         self._files, stored = self._read_lines()
         if not os.path.isfile(self.describe(0)):
             raise FileNotFoundError(
@@ -65,12 +73,25 @@ class ListSource:
         files, labels = [], []
         for number, line in enumerate(read_lines(self.path, "a list file"), start=1):
             if line.strip():
-                file, label = _parse(line, f"{self.path}:{number}")
-                files.append(file)
+                where = f"{self.path}:{number}"
+                file, label = _parse(line, where)
+                files.append(self._below_root(file, where))
                 labels.append(label)
         if not files:
             raise ValueError(f"{self.path}: expected lines 'path label', found an empty file")
         return files, labels
+
+    def _below_root(self, file: str, where: str) -> str:
+        """The path from the root on."""
+        if not os.path.isabs(file):
+            return file
+        for prefix in self._prefixes:
+            if file.startswith(prefix):
+                return file[len(prefix) :].lstrip(os.sep)
+        raise ValueError(
+            f"{where}: expected a path within {self.root}, found {file[:200]!r}; name the folder "
+            "that it lies in (--data.root of `sphereface train`, / for any)"
+        )
 
     def _names(self, values: np.ndarray) -> tuple[str, ...]:
         folders = [os.path.basename(os.path.dirname(file)) for file in self._files]
@@ -82,15 +103,36 @@ class ListSource:
         return tuple(map(str, values.tolist()))
 
 
+def _spellings(root: Path) -> tuple[str, ...]:
+    """The root as an absolute path may start with it: as it is given, and without links."""
+    given, real = os.path.abspath(root), os.path.realpath(root)
+    return tuple(path.rstrip(os.sep) + os.sep for path in (given, real))
+
+
 def _parse(line: str, where: str) -> tuple[str, int]:
-    fields = line.split("\t") if line.count("\t") == 2 else line.rsplit(maxsplit=1)
+    fields = line.split("\t") if line.count("\t") >= 2 else line.rsplit(maxsplit=1)
     if len(fields) < 2:
         raise ValueError(
-            f"{where}: expected 'path label', parted by a space or a tab, found {line[:60]!r}"
+            f"{where}: expected 'path label', separated by a space or a tab, found {line[:60]!r}"
         )
-    file, label = fields[-2].strip(), fields[-1].strip()
-    if not is_whole(label):
-        raise ValueError(f"{where}: expected a whole number from 0 as label, found {label[:60]!r}")
-    if not file or "\0" in file or os.path.isabs(file) or ".." in Path(file).parts:
+    file, label = fields[-2].strip(), _label(fields[-1])
+    if len(fields) > 2 and label is None and is_whole(fields[0].strip(), 18):
+        file, label = fields[-1].strip(), _label(fields[1])  # MXNet's order
+    elif len(fields) > 3:
+        raise ValueError(
+            f"{where}: expected 'aligned<TAB>path<TAB>label', found {len(fields)} fields; boxes "
+            "and landmarks are not used here: align the faces first"
+        )
+    if label is None:
+        raise ValueError(
+            f"{where}: expected a whole number from 0 as label, found {fields[-1].strip()[:60]!r}"
+        )
+    if not file or "\0" in file or ".." in Path(file).parts:
         raise ValueError(f"{where}: expected a path within the folder, found {file[:60]!r}")
-    return file, int(label)
+    return file, label
+
+
+def _label(field: str) -> int | None:
+    """A label, which a program that holds numbers as floats writes as `3.0`; None if it is none."""
+    whole = re.sub(r"\.0*$", "", field.strip())
+    return int(whole) if is_whole(whole) else None
