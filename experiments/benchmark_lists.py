@@ -6,7 +6,8 @@ files and folders, so that the commands that read those can be tried without the
 
 from pathlib import Path
 
-from sphereface_jax.data.images import encode_png, find_image_paths
+from sphereface_jax.data.finder import find_images_below
+from sphereface_jax.data.images import encode_png
 from sphereface_jax.data.synthetic import SyntheticFaces
 from sphereface_jax.data.vectors import identity_of
 from sphereface_jax.training.run_folder import write_atomically, write_json
@@ -70,7 +71,7 @@ def write_megaface_lists(images: Path, probes: Path, distractors: Path) -> None:
       ValueError: nobody has two images, or nobody only one.
     """
     by_person: dict[str, list[str]] = {}
-    for path in find_image_paths(images):
+    for path in find_images_below(images).paths:
         name = path.relative_to(images).as_posix()
         by_person.setdefault(identity_of(name), []).append(name)
     several = {person: names for person, names in by_person.items() if len(names) > 1}

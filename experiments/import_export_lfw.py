@@ -27,7 +27,8 @@ from sphereface_jax.commands.evaluate_options import EvaluateOptions
 from sphereface_jax.commands.export_run import export_run
 from sphereface_jax.commands.import_weights import import_weights
 from sphereface_jax.commands.weight_options import ExportOptions, ImportOptions
-from sphereface_jax.data.images import find_image_paths, read_image
+from sphereface_jax.data.finder import find_images_below
+from sphereface_jax.data.images import read_image
 from sphereface_jax.data.vectors import FaceVectors, save_vectors
 from sphereface_jax.embedder import FaceEmbedder
 from sphereface_jax.training.config import DataConfig, ModelConfig, OptimizerConfig, TrainConfig
@@ -133,7 +134,7 @@ def compare(run: Path, pairs: Path, images: Path, work: Path, console: Console) 
     )
     network = work / "network.onnx"
     export_run(ExportOptions(imported, onnx=network, onnx_input="uint8"), console=console)
-    paths = find_image_paths(images)
+    paths = find_images_below(images).paths
     there_both = embed_with_onnxruntime(network, paths, read_config(imported).data.image_size)
     ours = FaceEmbedder.from_run(imported).embed_paths(paths)
     names = [path.relative_to(images).as_posix() for path in paths]

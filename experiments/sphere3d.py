@@ -27,8 +27,8 @@ import numpy as np
 
 from experiments.benchmarks.machine import describe_machine, write_results
 from experiments.study import Options, start, training_facts
+from sphereface_jax.data.finder import find_images_below
 from sphereface_jax.data.folder import ImageFolder
-from sphereface_jax.data.images import find_image_paths
 from sphereface_jax.data.synthetic import SyntheticFaces
 from sphereface_jax.embedder import FaceEmbedder
 from sphereface_jax.evaluation.geometry_measures import angle_statistics, angular_fisher_score
@@ -102,7 +102,7 @@ def photographed_faces(
     chosen = np.argsort(-np.bincount(faces.labels), kind="stable")[:PEOPLE]
     lines, shown, labels = [], [], []
     for label, person in enumerate(chosen):
-        paths = find_image_paths(root / faces.identities[person])
+        paths = find_images_below(root / faces.identities[person]).paths
         held_out = min(size.shown_views, len(paths) // 4)
         lines += [f"{path.relative_to(root)} {label}\n" for path in paths[held_out:]]
         shown += paths[:held_out]

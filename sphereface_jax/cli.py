@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
@@ -19,6 +19,7 @@ from tyro.conf import Positional, arg
 from sphereface_jax.commands.evaluate_options import EvaluateOptions
 from sphereface_jax.commands.weight_options import ExportOptions, ImportOptions
 from sphereface_jax.training.config import ProcessConfig, TrainConfig
+from sphereface_jax.training.terminal import show_anywhere
 
 app = tyro.extras.SubcommandApp()
 
@@ -106,7 +107,12 @@ def report(
 
 @app.command
 def embed(
-    run: Positional[Path], directory: Positional[Path], *, out: Path, align: bool = False
+    run: Positional[Path],
+    directory: Positional[Path],
+    *,
+    out: Path,
+    align: bool = False,
+    on_error: Literal["raise", "skip"] = "raise",
 ) -> None:
     """Write the embeddings of every image under a folder to an .npz file.
 
@@ -115,28 +121,14 @@ def embed(
       directory: folder of images, at any depth.
       out: the file; it must not exist yet.
       align: detect and align each face first.
+      on_error: skip leaves out images that cannot be read or show no face, and lists them in
+        OUT.skipped.tsv.
     """
-    from sphereface_jax.data.aligner import face_aligner
-    from sphereface_jax.data.files import require_writable_folder
-    from sphereface_jax.data.images import find_image_paths
-    from sphereface_jax.data.vectors import FaceVectors, save_vectors
-    from sphereface_jax.embedder import FaceEmbedder
-    from sphereface_jax.training.terminal import counting, say
+    from sphereface_jax.commands.embed import embed_folder
 
-    if out.exists():
-        raise ValueError(
-            f"{out}: expected a file that does not exist yet; delete it or name another"
-        )
-    require_writable_folder(out)
-    console = Console(soft_wrap=True)
-    paths = find_image_paths(directory)
-    embedder = FaceEmbedder.from_run(run, aligner=face_aligner() if align else None)
-    with counting(console, "embedding", "images", len(paths)) as advance:
-        vectors = embedder.embed_paths(paths, advance=advance)
-    names = [path.relative_to(directory).as_posix() for path in paths]
-    save_vectors(out, FaceVectors(names, vectors.embeddings, vectors.mirrored))
-    count, dim = vectors.embeddings.shape
-    say(console, f"{out}: {count:,} embeddings of {dim} numbers")
+    embed_folder(
+        run, directory, out, align=align, on_error=on_error, console=Console(soft_wrap=True)
+    )
 
 
 @app.command
@@ -177,12 +169,12 @@ def align(
       image_size: 112 112 or 112 96.
     """
     from sphereface_jax.data.aligner import align_folder, face_aligner
-    from sphereface_jax.data.images import find_image_paths
+    from sphereface_jax.data.finder import find_images_below
     from sphereface_jax.training.terminal import counting, say
 
     console = Console(soft_wrap=True)
     aligner = face_aligner(image_size, landmarks)
-    with counting(console, "aligning", "images", len(find_image_paths(source))) as advance:
+    with counting(console, "aligning", "images", len(find_images_below(source).names)) as advance:
         summary = align_folder(source, out, aligner, advance=advance)
     for line in summary.lines():
         say(console, line)
@@ -254,6 +246,7 @@ def export(options: Annotated[ExportOptions, arg(name="")]) -> None:
 def main(args: Sequence[str] | None = None) -> None:
     """Runs the command line; `args` takes the place of the shell's arguments."""
     args = sys.argv[1:] if args is None else args
+    show_anywhere()
     try:
         _refuse_unknown_command(args)
         app.cli(
@@ -293,10 +286,10 @@ def _fail(error: Exception, *, code: int) -> None:
 
 def _one_line(error: Exception) -> str:
     """What an error says; one of the operating system's, which has an errno, in our own form."""
-    if not isinstance(error, OSError) or error.errno is None or error.filename is None:
-        return str(error)
-    said = f"{error.filename}: {error.strerror}"
-    advice = _ADVICE.get(error.errno)
+    said, advice = str(error), None
+    if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
+        said, advice = f"{error.filename}: {error.strerror}", _ADVICE.get(error.errno)
+    said = said.replace("\n", "\\n")  # of a file's name
     return said if advice is None else f"{said}; {advice}"
 
 

@@ -13,10 +13,11 @@ import numpy as np
 
 from sphereface_jax._checks import require_choice
 from sphereface_jax.data.aligner import AlignedImages, FaceAligner
-from sphereface_jax.data.images import ImagePaths, find_image_paths, read_image
+from sphereface_jax.data.finder import find_images_below
+from sphereface_jax.data.images import ImagePaths, read_image
 from sphereface_jax.data.sources import ImageSequence
 from sphereface_jax.data.vectors import FaceVectors
-from sphereface_jax.embedding import ChosenImages, batch_plan, embed, embed_images
+from sphereface_jax.embedding import ChosenImages, NotedErrors, batch_plan, embed, embed_images
 from sphereface_jax.training.input import face_transform
 from sphereface_jax.training.saved_run import SavedRun, load_run
 
@@ -96,31 +97,51 @@ class FaceEmbedder:
         return joined / np.maximum(lengths, np.finfo(np.float32).tiny)
 
     def embed_source(
-        self, source: ImageSequence, *, advance: Callable[[int], None] = lambda count: None
+        self,
+        source: ImageSequence,
+        *,
+        errors: dict[int, str] | None = None,
+        advance: Callable[[int], None] = lambda count: None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns the embeddings [N, D] of images and those of their mirror images.
 
+        Args:
+          source: N images.
+          errors: None to end at the first image that cannot be read or shows no face; else such
+            images have no rows, and this is filled with their numbers and why.
+          advance: called with the number of images done since the last call.
+
         Raises:
-          ValueError: an image cannot be read or has the wrong size; it is named.
+          ValueError: an image cannot be read or has the wrong size; it is named. Or all cannot.
         """
-        both = self._embed_views(source, mirror=True, advance=advance)
+        both = self._embed_views(source, mirror=True, errors=errors, advance=advance)
         return both[:, 0], both[:, 1]
 
     def _embed_views(
-        self, source: ImageSequence, *, mirror: bool, advance: Callable[[int], None]
+        self,
+        source: ImageSequence,
+        *,
+        mirror: bool,
+        errors: dict[int, str] | None = None,
+        advance: Callable[[int], None],
     ) -> np.ndarray:
         if self._aligner is not None:
             source = AlignedImages(source, self._aligner)
+        if errors is not None:
+            source = NotedErrors(source, errors)
         parts = [
             embed_images(
                 functools.partial(self._apply, mirror=mirror),
                 ChosenImages(source, images),
                 transform=self._transform,
                 batch_size=size,
+                on_error="raise" if errors is None else "skip",
                 advance=advance,
             )
             for images, size in batch_plan(len(source), self._batch_size)
         ]
+        if errors and len(errors) == len(source):
+            raise ValueError(f"images: none of {len(source)} can be read; {errors[min(errors)]}")
         return np.concatenate(parts)
 
     def embed_paths(
@@ -148,7 +169,7 @@ class GivenImages:
     def __init__(self, images: Image | Sequence[Image]):
         self._items: list[Image]
         if isinstance(images, str | Path):
-            self._items = [*find_image_paths(images)] if Path(images).is_dir() else [images]
+            self._items = [*find_images_below(images).paths] if Path(images).is_dir() else [images]
         elif isinstance(images, np.ndarray):
             self._items = list(images) if images.ndim == 4 else [images]
         else:
@@ -163,7 +184,7 @@ class GivenImages:
         item = self._items[index]
         if isinstance(item, str | Path):
             return {"image": read_image(item)}
-        image = np.asarray(item.convert("RGB") if hasattr(item, "convert") else item)
+        image = _pixels(item) if hasattr(item, "convert") else np.asarray(item)
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(
                 f"{self.describe(index)}: expected RGB pixels uint8 [H, W, 3], got {image.dtype} "
@@ -175,3 +196,14 @@ class GivenImages:
         """The path, or the image's number."""
         item = self._items[index]
         return str(item) if isinstance(item, str | Path) else f"image {index}"
+
+
+def _pixels(picture: Any) -> np.ndarray:
+    """RGB of a picture of PIL, as its file is decoded: upright by EXIF, 16 bits to 8."""
+    from PIL import ImageOps
+
+    upright = ImageOps.exif_transpose(picture)
+    if upright.mode.startswith("I;16"):  # PIL's own conversion cuts it off at 255
+        grey = (np.asarray(upright) >> 8).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2)
+    return np.asarray(upright.convert("RGB"))

@@ -10,7 +10,8 @@ import numpy as np
 from flax import nnx
 
 from sphereface_jax.compilation import compiler_options
-from sphereface_jax.data.pipeline import ordered_batches
+from sphereface_jax.data.images import UnreadableImage
+from sphereface_jax.data.pipeline import OnError, ordered_batches
 from sphereface_jax.data.sources import ImageSequence
 from sphereface_jax.data.transforms import FaceTransform, normalize_pixels
 
@@ -73,6 +74,7 @@ def embed_images(
     *,
     transform: FaceTransform,
     batch_size: int = 64,
+    on_error: OnError = "raise",
     advance: Callable[[int], None] = lambda count: None,
 ) -> np.ndarray:
     """Returns the embeddings of N images and of their mirror images, float32 [N, 2, D].
@@ -85,6 +87,7 @@ def embed_images(
       source: the images.
       transform: crop and colour order.
       batch_size: images at a time.
+      on_error: `raise` on an unreadable image, or `skip`: it has no row.
       advance: called with the number of images done since the last call.
 
     Raises:
@@ -99,12 +102,38 @@ def embed_images(
             done.append(np.asarray(embeddings)[valid])
             advance(int(valid.sum()))
 
-    for batch in ordered_batches(source, batch_size, transform=transform):
+    for batch in ordered_batches(source, batch_size, transform=transform, on_error=on_error):
         embeddings = apply(batch["image"])
         collect()
         waiting = embeddings, batch["valid"]
     collect()
     return np.concatenate(done)
+
+
+class NotedErrors:
+    """An `ImageSequence` that notes which of its images cannot be read, and why, as they are read.
+
+    Args:
+      source: the images.
+      errors: filled with the number of each such image and the error's message.
+    """
+
+    def __init__(self, source: ImageSequence, errors: dict[int, str]):
+        self._source, self._errors = source, errors
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        try:
+            return self._source[index]
+        except UnreadableImage as error:
+            self._errors[index] = str(error)
+            raise
+
+    def describe(self, index: int) -> str:
+        """As the sequence says it."""
+        return self._source.describe(index)
 
 
 class ChosenImages:

@@ -203,7 +203,7 @@ def test_align_folder_by_landmarks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("prepare", "message"),
     [
-        (lambda raw: make_folder(raw, {"ann": 0}) and raw.mkdir(), "expected images ending in"),
+        (lambda raw: make_folder(raw, {"ann": 0}) and raw.mkdir(), "expected images, found none"),
         (lambda raw: write_image(raw / "a.png", np.zeros((9, 9, 3), np.uint8)), "align none of 1"),
         (
             lambda raw: [write_image(raw / f"a{s}", make_face(0)) for s in (".png", ".bmp")],

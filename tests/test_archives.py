@@ -1,6 +1,8 @@
 """Zip and tar archives of identity folders, read in place; what does not belong is refused."""
 
 import io
+import subprocess
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -12,6 +14,7 @@ from faces_on_disk import make_face, make_folder
 from sphereface_jax.data.archives import ArchiveSource
 from sphereface_jax.data.folder import ImageFolder
 from sphereface_jax.data.images import UnreadableImage, encode_png
+from sphereface_jax.data.record_source import write_records
 from sphereface_jax.data.sources import FaceSource, open_source
 
 
@@ -86,7 +89,6 @@ def write_tar(path: Path, names: list[str], kind: bytes = tarfile.REGTYPE) -> Pa
         (["/ann/1.png"], "found one that leaves it"),
         (["C:/ann/1.png"], "found one that leaves it"),
         (["1.png"], "found images at its top"),
-        (["ann/1.txt"], "found no images"),
         (["a/ann/1.png", "b/ann/1.png"], "expected one folder an identity, found a/ann and b/ann"),
         (["ann/1.png", "Ann/1.png"], "differ by case only"),
     ],
@@ -104,6 +106,40 @@ def test_links_and_devices_in_a_tar_are_refused(tmp_path: Path, kind: bytes) -> 
     path = write_tar(tmp_path / "faces.tar", ["ann/1.png"], kind)
     with pytest.raises(ValueError, match=r"ann/1\.png: .* found a link or a device"):
         open_source(str(path))
+
+
+@pytest.mark.parametrize("write", [write_zip, write_tar])
+def test_members_are_told_by_content_where_the_suffix_is_unknown(tmp_path: Path, write) -> None:
+    names = ["ann/1.jfif", "ann/2", "ann/.3", "bob/1.png"]
+    source = open_source(str(write(tmp_path / "faces.archive", names)))
+    assert isinstance(source, ArchiveSource)
+    assert source.labels.tolist() == [0, 0, 1]
+    assert source[1]["image"].shape == (112, 112, 3)
+    with zipfile.ZipFile(tmp_path / "b.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("ann/1.img", FACE)
+        archive.writestr("ann/notes.txt", "no image")
+    source = ArchiveSource(tmp_path / "b.zip")
+    assert len(source) == 1
+    assert source.passed_over == [("ann/notes.txt", "no image")]
+    with zipfile.ZipFile(tmp_path / "c.zip", "w") as archive:
+        archive.writestr("ann/notes.txt", "no image")
+    with pytest.raises(ValueError, match="found no images"):
+        ArchiveSource(tmp_path / "c.zip")
+
+
+@pytest.mark.parametrize("kind", ["zip", "rec"])
+def test_a_source_in_a_global_leaves_python_in_silence(
+    folder: ImageFolder, tmp_path: Path, kind: str
+) -> None:
+    path = tmp_path / f"a.{kind}"
+    if kind == "zip":
+        pack(folder, "zip").rename(path)
+    else:
+        write_records(folder, path)
+    opening = "from sphereface_jax.data.sources import open_source; source = open_source"
+    code = f"{opening}({str(path)!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert done.stderr == b""
 
 
 def test_links_and_encryption_in_a_zip_are_refused(tmp_path: Path) -> None:

@@ -1,7 +1,11 @@
 """The command: what it prints and writes, and the one line and exit code of each mistake."""
 
 import dataclasses
+import io
 import json
+import os
+import shutil
+import sys
 from pathlib import Path
 
 import cv2
@@ -13,6 +17,7 @@ from tiny_run import as_flags, quiet, tiny_config
 from sphereface_jax.data.synthetic import SyntheticFaces
 from sphereface_jax.data.vectors import FaceVectors, load_vectors, save_vectors
 from sphereface_jax.training.loop import train
+from sphereface_jax.training.terminal import counting
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +116,143 @@ def test_missing_images_are_listed_or_left_out(
     assert "1 of 12 pairs are left out" in capsys.readouterr().out
     entries = json.loads(out.read_text())["protocols"].values()
     assert {entry["pairs_left_out"] for entry in entries} == {1}
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_any_terminal_is_shown_the_results(
+    run: Path, faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    shown = io.BytesIO()
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, io.TextIOWrapper(shown, encoding, write_through=True))
+    out = tmp_path / "out.json"
+    pairs = faces / "pairs.txt"
+    assert call("evaluate", run, "--pairs", pairs, "--images", faces, "--json", out) == 0
+    image = faces / "P0" / "P0_0001.png"
+    assert call("compare", run, image, image) == 0
+    said = shown.getvalue().decode(encoding)
+    assert "lfw_authors" in said
+    assert ("angle 0.0 deg" if encoding == "ascii" else "angle 0.0°") in said
+    assert "lfw_authors" in json.loads(out.read_text())["protocols"]
+
+
+def test_all_is_kept_before_it_is_shown(
+    run: Path, faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: object, **options: object) -> None:
+        raise BrokenPipeError("nobody reads")
+
+    monkeypatch.setattr("sphereface_jax.commands.evaluate.print_results", broken)
+    (run / "calibration.json").unlink(missing_ok=True)
+    out, pairs = tmp_path / "out.json", faces / "pairs.txt"
+    assert call("evaluate", run, "--pairs", pairs, "--images", faces, "--json", out) == 2
+    assert "lfw_authors" in json.loads(out.read_text())["protocols"]
+    assert (run / "calibration.json").is_file()
+    assert "lfw_authors" in (run / "MODEL_CARD.md").read_text()
+
+
+def test_any_name_of_a_person_works_in_every_command(
+    run: Path, faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "faces"
+    shutil.copytree(faces, folder)
+    try:
+        os.rename(folder / "P0", os.fsencode(folder) + b"/Ren\xe9 [x]\nY")
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    config = tiny_config(tmp_path / "run", steps=1)
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, train=str(folder)))
+    assert call("train", *as_flags(config), f"--data.train={folder}") == 0
+    assert call("evaluate", config.out, "--images", folder) == 0
+    assert r"Ren\xe9" in (config.out / "report.html").read_text("utf-8")
+    vectors = tmp_path / "v.npz"
+    assert call("embed", run, folder, "--out", vectors) == 0
+    assert os.fsdecode(b"Ren\xe9 [x]\nY/P0_0001.png") in load_vectors(vectors).paths
+    (folder / os.fsdecode(b"Ren\xe9 [x]\nY") / "P0_0001.png").write_bytes(b"")
+    assert call("embed", run, folder, "--out", tmp_path / "w.npz") == 2
+    assert r"Ren\xe9 [x]" in capsys.readouterr().err
+
+
+def test_embed_leaves_out_what_cannot_be_read_when_asked(
+    run: Path, faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = tmp_path / "faces", tmp_path / "v.npz"
+    shutil.copytree(faces, folder)
+    (folder / "P1" / "P1_0002.png").write_bytes(b"\x89PNG cut short")
+    said = refused(capsys, "embed", run, folder, "--out", out)
+    assert "P1_0002.png: not a whole image" in said
+    assert not out.exists()
+    assert call("embed", run, folder, "--out", out, "--on-error", "skip") == 0
+    captured = capsys.readouterr()
+    assert "17 embeddings of 8 numbers" in captured.out
+    assert "v.npz.skipped.tsv: 1 images have no vector" in captured.out
+    assert (tmp_path / "v.npz.skipped.tsv").read_text().startswith("P1/P1_0002.png\t")
+    stored = load_vectors(out)
+    assert len(stored.paths) == 17
+    assert "P1/P1_0002.png" not in stored.paths
+    whole = tmp_path / "whole.npz"
+    assert call("embed", run, faces, "--out", whole) == 0
+    rows = [load_vectors(whole).paths.index(path) for path in stored.paths]
+    np.testing.assert_allclose(stored.embeddings, load_vectors(whole).embeddings[rows], atol=1e-6)
+    flags = ["evaluate", run, "--pairs", faces / "pairs.txt", "--images", folder]
+    assert "P1_0002.png: not a whole image" in refused(capsys, *flags)
+    assert call(*flags, "--allow-missing") == 0
+    said = capsys.readouterr().out
+    assert "left out: " in said
+    assert "1 of 12 pairs are left out" in said
+    for image in folder.rglob("*.png"):
+        image.write_bytes(b"")
+    said = refused(
+        capsys, "embed", run, folder, "--out", tmp_path / "none.npz", "--on-error", "skip"
+    )
+    assert "none of 18 can be read" in said
+
+
+def test_names_that_differ_in_case_are_said(
+    run: Path, faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs = tmp_path / "pairs.txt"
+    pairs.write_text((faces / "pairs.txt").read_text().replace("P", "p"))
+    said = refused(capsys, "evaluate", run, "--pairs", pairs, "--images", faces)
+    assert "'p0/p0_0001' is there as 'P0/P0_0001': upper and lower case must agree" in said
+    vectors = tmp_path / "v.npz"
+    assert call("embed", run, faces, "--out", vectors) == 0
+    said = refused(capsys, "evaluate", "--embeddings", vectors, "--pairs", pairs)
+    assert "none of the 12 pairs has both of its sides; 'p0/p0_0001' is there as" in said
+
+
+def test_what_is_passed_over_is_said_by_every_command(
+    run: Path, faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "faces"
+    shutil.copytree(faces, folder)
+    (folder / "pairs.txt").unlink()
+    (folder / "P1" / "notes.txt").write_text("no image")
+    config = tiny_config(tmp_path / "run", steps=1)
+    for command in (
+        ["train", *as_flags(config), f"--data.train={folder}"],
+        ["embed", run, folder, "--out", tmp_path / "v.npz"],
+        ["evaluate", run, "--images", folder],
+    ):
+        assert call(*command) == 0
+        said = capsys.readouterr().out
+        assert "passed over 1 that are no images" in said
+        assert "  P1/notes.txt: no image" in said
+    listed = "P1/notes.txt\tno image\n"
+    assert (config.out / "passed_over.tsv").read_text() == listed
+    assert (tmp_path / "v.npz.skipped.tsv").read_text() == listed
+
+
+def test_without_a_terminal_long_work_says_how_far_it_is() -> None:
+    console, now = quiet(), iter([0.0, 10.0, 61.0, 70.0, 130.0])
+    with counting(console, "embedding", "images", 400, clock=lambda: next(now)) as advance:
+        for _ in range(4):
+            advance(100)
+    lines = console.file.getvalue().splitlines()
+    assert lines == [
+        "embedding: 200 of 400 images, 3.3/s, 0:01:01 left",
+        "embedding: 400 of 400 images, 3.1/s, 0:00:00 left",
+    ]
 
 
 def test_mistakes_get_one_line(

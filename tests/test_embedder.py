@@ -51,6 +51,19 @@ def test_every_kind_of_image_gives_the_same_vectors(run: Path, folder: Path) -> 
         np.testing.assert_allclose(embedder.embed(image), expected[1:2], atol=1e-6)
 
 
+def test_a_picture_of_pil_is_seen_as_its_file_is(run: Path, tmp_path: Path) -> None:
+    pil = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+    embedder, face = FaceEmbedder.from_run(run), pil.fromarray(make_face(5, *SIZE))
+    for orientation, turned in ((6, face.rotate(90, expand=True)), (3, face.rotate(180))):
+        exif = pil.Exif()
+        exif[0x112] = orientation
+        turned.save(tmp_path / f"{orientation}.png", exif=exif)
+    grey = (make_face(5, *SIZE)[..., 0].astype(np.uint16) << 8) + 7
+    pil.fromarray(grey).save(tmp_path / "16.png")
+    for path in sorted(tmp_path.iterdir()):
+        np.testing.assert_allclose(embedder.embed(pil.open(path)), embedder.embed(path), atol=1e-6)
+
+
 def test_flip_averages_with_the_mirror_image_or_joins_it(run: Path) -> None:
     embedder = FaceEmbedder.from_run(run)
     face = make_face(3, *SIZE)

@@ -1,6 +1,7 @@
 """prepare: any source into a TFDS data set, all of it or none, and on from where it stopped."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -12,12 +13,13 @@ from faces_on_disk import make_face, make_folder, write_image
 from sphereface_jax.data import prepare as prepare_module
 from sphereface_jax.data.aligner import FaceAligner
 from sphereface_jax.data.archives import ArchiveSource
+from sphereface_jax.data.builders.base import storable_names
 from sphereface_jax.data.encoding import encoded_face
 from sphereface_jax.data.folder import ImageFolder
 from sphereface_jax.data.images import UnreadableImage, encode_jpeg
 from sphereface_jax.data.prepare import PrepareSummary, prepare
 from sphereface_jax.data.record_source import write_records
-from sphereface_jax.data.sources import FaceSource, open_source
+from sphereface_jax.data.sources import FaceSource, exclude_identities, open_source
 from sphereface_jax.data.transforms import WrongImageSize
 
 FROM = {"source": "faces"}
@@ -59,6 +61,32 @@ def test_a_folder_becomes_a_tfds_data_set(folder: ImageFolder, tmp_path: Path) -
     assert builder.info.features["label"].names == ["ann", "bob", "cat"]
     assert [p.name for p in (tmp_path / "out/face_folder").iterdir()] == ["1.0.0"]
     assert "tensorflow" not in sys.modules
+
+
+def test_names_that_tfds_cannot_keep_shift_no_other(tmp_path: Path) -> None:
+    names = {"a\nb": 1, " c ": 1, os.fsdecode(b"d\xe9"): 1, "e\u2028f": 1, "é": 1, "z": 2}
+    folder = ImageFolder(make_folder(tmp_path / "faces", names, ".jpg"))
+    prepare(folder, tmp_path / "out", described_as=FROM)
+    source = open_source("face_folder", data_dir=str(tmp_path / "out"))
+    named = dict(zip(folder.identities, source.identities, strict=True))
+    assert named == {
+        **{"a\nb": r"a\nb", " c ": r"\x20c\x20", os.fsdecode(b"d\xe9"): r"d\xe9"},
+        **{"e\u2028f": r"e\u2028f", "é": "é", "z": "z"},
+    }
+    assert source.labels.tolist() == folder.labels.tolist()
+    with pytest.raises(ValueError, match=r"are both stored as 'a\\\\nb'"):
+        storable_names(["a\nb", r"a\nb"])
+
+
+def test_a_slice_has_the_identities_of_its_images(folder: ImageFolder, tmp_path: Path) -> None:
+    prepare(folder, tmp_path / "out", described_as=FROM)
+    source = open_source("face_folder", data_dir=str(tmp_path / "out"), split="train[3:]")
+    assert source.identities == ("bob", "cat")
+    assert source.labels.tolist() == [0, 0, 1, 1, 1, 1]
+    # Whom the slice lacks may be excluded all the same; a name that nobody bears may not.
+    assert exclude_identities(source, ["ann", "bob"]).identities == ("cat",)
+    with pytest.raises(ValueError, match=r"got \['dan'\]"):
+        exclude_identities(source, ["dan"])
 
 
 def test_again_is_at_once_and_another_description_is_refused(folder, tmp_path: Path) -> None:
@@ -120,7 +148,9 @@ def test_what_cannot_be_used_is_left_out_and_listed(folder: ImageFolder, tmp_pat
         "sizes: 6 of 112x112",
         "left out: 3",
     ]
-    assert open_source(summary.directory).labels.tolist() == [0, 0, 2, 2, 2, 2]
+    source = open_source(summary.directory)
+    assert source.identities == ("ann", "cat")  # nobody without an image is a class
+    assert source.labels.tolist() == [0, 0, 1, 1, 1, 1]
 
 
 def test_a_shard_of_nothing_but_unreadable_images(folder: ImageFolder, tmp_path: Path) -> None:
@@ -128,7 +158,8 @@ def test_a_shard_of_nothing_but_unreadable_images(folder: ImageFolder, tmp_path:
         Path(folder.describe(i)).write_bytes(b"")
     summary = prepare(folder, tmp_path / "out", described_as=FROM)
     source = open_source(summary.directory)
-    assert source.labels.tolist() == [1, 1, 2, 2, 2, 2]
+    assert source.identities == ("bob", "cat")
+    assert source.labels.tolist() == [0, 0, 1, 1, 1, 1]
     assert source.read_encoded(0) == folder.read_encoded(3)
 
 

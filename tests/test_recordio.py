@@ -125,6 +125,35 @@ def test_without_ranges_every_label_is_read(tmp_path: Path) -> None:
     assert records.identities == ("2", "5", "9")
 
 
+def test_images_after_the_identity_records_are_read_and_said(tmp_path: Path) -> None:
+    source = ImageFolder(make_folder(tmp_path / "faces", {"ann": 2, "bob": 1}))
+    write_records(source, tmp_path / "train.rec")
+    whole = RecordFile(tmp_path / "train.rec")
+    payloads = [whole.read(position) for position in range(len(whole))]
+    assert not RecordSource(tmp_path / "train.rec").remarks
+    for label in (1.0, 2.0, 2.0):
+        payloads.append(pack_image(encode_png(make_face(9)), [label], 0))
+    (tmp_path / "more").mkdir()
+    more = RecordSource(write(tmp_path / "more" / "train.rec", payloads))
+    assert more.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert more[5]["label"] == 2
+    assert "3 images are in no identity's range, the first in record 6;" in more.remarks[0]
+    # A header that ends one identity too soon: the last one's images are not lost.
+    payloads[0] = pack_image(b"", [4, 5], 0)
+    (tmp_path / "short").mkdir()
+    short = RecordSource(write(tmp_path / "short" / "train.rec", payloads[:6]))
+    assert short.labels.tolist() == [0, 0, 1]
+    assert len(short.remarks) == 1
+
+
+def test_an_index_that_ends_before_the_file_is_refused(tmp_path: Path) -> None:
+    path = write_faces(tmp_path / "a.rec", [[0], [1], [1]])
+    index = path.with_suffix(".idx")
+    index.write_text("".join(index.read_text().splitlines(keepends=True)[:2]))
+    with pytest.raises(ValueError, match=r"a\.idx: record 1 is the last, .* goes on"):
+        RecordSource(path)
+
+
 def test_a_lost_index_and_a_subset(tmp_path: Path) -> None:
     source = ImageFolder(make_folder(tmp_path / "faces", {"ann": 2, "bob": 1}))
     write_records(Subset(source, ["ann", "bob"]), tmp_path / "train.rec")

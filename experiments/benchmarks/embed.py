@@ -31,7 +31,8 @@ from flax import nnx
 from experiments.benchmarks.machine import describe_machine, write_results
 from experiments.benchmarks.measure import rates
 from experiments.pages import RESULTS
-from sphereface_jax.data.images import encode_jpeg, find_image_paths, read_bytes, read_image
+from sphereface_jax.data.finder import find_images_below
+from sphereface_jax.data.images import encode_jpeg, read_bytes, read_image
 from sphereface_jax.data.packs import read_pack, write_pack
 from sphereface_jax.data.synthetic import SyntheticFaces
 from sphereface_jax.embedder import FaceEmbedder
@@ -101,7 +102,7 @@ def faces_on_disk(faces: Path | None, count: int) -> Iterator[tuple[Path, Path]]
             drawn = SyntheticFaces(4, -(-count // 4), image_size=(112, 112))
             encoded = [encode_jpeg(drawn[index]["image"]) for index in range(count)]
         else:
-            encoded = [read_bytes(path) for path in find_image_paths(faces)[:count]]
+            encoded = [read_bytes(path) for path in find_images_below(faces).paths[:count]]
         folder.mkdir()
         for index, content in enumerate(encoded):
             (folder / f"{index:06d}.jpg").write_bytes(content)
@@ -132,7 +133,7 @@ def main(
     run = untrained(arch)
     embedder = FaceEmbedder(run, batch_size=batch_size)
     with faces_on_disk(faces, images) as (folder, path):
-        arrays = np.stack([read_image(image) for image in find_image_paths(folder)])
+        arrays = np.stack([read_image(image) for image in find_images_below(folder).paths])
         pack = read_pack(path)
         contestants: dict[int, dict[str, Callable[[], int]]] = {
             1: {

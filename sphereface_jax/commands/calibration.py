@@ -78,9 +78,8 @@ def calibrate(
     step: int,
     max_far: float | None,
     replace: bool,
-    console: Console,
-) -> None:
-    """Stores an operating point with a run that has none, or says which one it has.
+) -> str:
+    """Stores an operating point with a run that has none; returns a line on the one it has.
 
     Args:
       run: the run's folder.
@@ -89,7 +88,6 @@ def calibrate(
       step: of the weights.
       max_far: what it was chosen for.
       replace: also in place of one that is there.
-      console: where to say so.
     """
     stored = None if replace else read_calibration(run)
     if stored is not None:
@@ -98,7 +96,7 @@ def calibrate(
         store_calibration(run, point, pairs=pairs, step=step, max_far=max_far)
         stored = point.to_json() | {"pairs": pairs}
         said = f"{describe_calibration(stored)} is what `sphereface compare` uses"
-    say(console, f"{run / _FILE}: {said}")
+    return f"{run / _FILE}: {said}"
 
 
 def compare_faces(run: Path, first: Path, second: Path, *, align: bool, console: Console) -> None:

@@ -27,7 +27,7 @@ from sphereface_jax.reports.tables import print_results, print_rivals
 from sphereface_jax.tasks.people import PeopleTask
 from sphereface_jax.tasks.task import Matched, Result, Task
 from sphereface_jax.training.run_folder import write_json
-from sphereface_jax.training.terminal import counting, warn
+from sphereface_jax.training.terminal import counting, say, say_found, warn
 
 
 @dataclasses.dataclass
@@ -71,6 +71,8 @@ def evaluate(options: EvaluateOptions, *, console: Console) -> None:
     with _search_bar(console) as progress:
         chosen = choose_tasks(options, stored, progress)
         source = stored or _open_run(options, console)
+        for task, _ in chosen:
+            say_found(console, task)
         rival = None if options.against is None else _open_rival(options.against, options, console)
         tasks = [task for task, _ in chosen]
         scored = [
@@ -84,13 +86,21 @@ def evaluate(options: EvaluateOptions, *, console: Console) -> None:
         _add_prototypes(scored, source)
     if rival is not None:
         _add_rivals(scored, source, rival, options.allow_missing)
-    _print(scored, source, rival, console)
     numbers = {**to_json(scored, source, rival), "align": options.align}
     if options.json is not None:
         write_json(options.json, numbers)
+    # All is kept before any of it is shown: what a terminal cannot take costs no work.
+    said = ""
     if isinstance(source, RunVectors):
-        _calibrate(scored, source, options, console)
-        _keep(scored, source, numbers, console)
+        said = _calibrate(scored, source, options)
+        _keep(scored, source, numbers)
+    _print(scored, source, rival, console)
+    if said:
+        say(console, said)
+    if isinstance(source, RunVectors):
+        from sphereface_jax.commands.report import report
+
+        report([source.run.path], console=console)
 
 
 def _open_run(options: EvaluateOptions, console: Console) -> VectorSource:
@@ -155,9 +165,8 @@ def _add_rivals(
             each.rivals[name] = their_result, test
 
 
-def _calibrate(
-    scored: Sequence[Scored], source: RunVectors, options: EvaluateOptions, console: Console
-) -> None:
+def _calibrate(scored: Sequence[Scored], source: RunVectors, options: EvaluateOptions) -> str:
+    """Calibrates the run on the first list that has pairs of images; says what it stored."""
     from sphereface_jax.commands.calibration import calibrate
 
     for each in scored:
@@ -166,25 +175,20 @@ def _calibrate(
             try:
                 point = choose(options.max_far)
             except TooFewPairsError as error:
-                warn(console, f"--{str(error).replace('_', '-')}; no threshold is stored")
-                return
-            calibrate(
+                return f"warning: --{str(error).replace('_', '-')}; no threshold is stored"
+            return calibrate(
                 source.run.path,
                 point,
                 pairs=each.task.title,
                 step=source.run.step,
                 max_far=options.max_far,
                 replace=options.recalibrate,
-                console=console,
             )
-            return
+    return ""
 
 
-def _keep(
-    scored: Sequence[Scored], source: RunVectors, numbers: dict[str, Any], console: Console
-) -> None:
-    """Keeps the numbers with the run, and puts them on its card and into its report."""
-    from sphereface_jax.commands.report import report
+def _keep(scored: Sequence[Scored], source: RunVectors, numbers: dict[str, Any]) -> None:
+    """Keeps the numbers with the run, and puts them on its card."""
     from sphereface_jax.training.model_card import store_evaluation, write_model_card
 
     run = source.run
@@ -192,7 +196,6 @@ def _keep(
     store_evaluation(run.path, title, {**numbers, "step": run.step})
     write_model_card(run.path)
     _keep_evidence(scored, source)
-    report([run.path], console=console)
 
 
 def _keep_evidence(scored: Sequence[Scored], source: RunVectors) -> None:

@@ -11,7 +11,7 @@ from sphereface_jax.data.packs import read_pack
 from sphereface_jax.data.prepare import prepare
 from sphereface_jax.data.sources import ImageSequence, exclude_identities, open_source
 from sphereface_jax.training.run_folder import write_json
-from sphereface_jax.training.terminal import counting, say
+from sphereface_jax.training.terminal import counting, say, say_found
 
 
 def prepare_faces(
@@ -32,6 +32,7 @@ def prepare_faces(
       ValueError: it is no set of faces, or another data set is in its place.
     """
     faces = open_source(source)
+    say_found(console, faces)
     if exclude:
         faces = exclude_identities(faces, exclude)
     aligner = face_aligner(landmarks=landmarks) if align or landmarks else None

@@ -7,9 +7,10 @@ from typing import Protocol
 from rich.console import Console
 
 from sphereface_jax.data.megaface import read_megaface_features
+from sphereface_jax.data.text import first_ten
 from sphereface_jax.data.vectors import FaceVectors, load_vectors
 from sphereface_jax.tasks.task import FaceImages, Missing, Task
-from sphereface_jax.training.terminal import counting
+from sphereface_jax.training.terminal import counting, warn
 
 
 class VectorSource(Protocol):
@@ -79,7 +80,8 @@ class RunVectors:
 
         Raises:
           FileNotFoundError: a folder or an image is missing.
-          ValueError: an image cannot be read or has the wrong size; it is named.
+          ValueError: an image cannot be read, and that is not allowed, or has the wrong size; it
+            is named.
         """
         wanted = [task.find_images() for task in tasks]
         for task, images in zip(tasks, wanted, strict=True):
@@ -88,13 +90,20 @@ class RunVectors:
         for number in sorted(range(len(wanted)), key=lambda number: -len(wanted[number].names)):
             names = set(wanted[number].names)
             covering = (done for done in embedded.values() if names.issubset(done.paths))
-            embedded[number] = next(covering, None) or self._embed(wanted[number])
+            embedded[number] = next(covering, None) or self._embed(wanted[number], allow_missing)
         return [embedded[number] for number in range(len(wanted))]
 
-    def _embed(self, images: FaceImages) -> FaceVectors:
+    def _embed(self, images: FaceImages, allow_missing: bool) -> FaceVectors:
+        errors: dict[int, str] | None = {} if allow_missing else None
         with counting(self._console, "embedding", "images", len(images.names)) as advance:
-            embeddings, mirrored = self._embedder.embed_source(images.source, advance=advance)
-        return FaceVectors(list(images.names), embeddings, mirrored)
+            embeddings, mirrored = self._embedder.embed_source(
+                images.source, errors=errors, advance=advance
+            )
+        unreadable = errors or {}
+        for line in first_ten(f"left out: {unreadable[i]}" for i in sorted(unreadable)):
+            warn(self._console, line)
+        names = [name for i, name in enumerate(images.names) if i not in unreadable]
+        return FaceVectors(names, embeddings, mirrored)
 
 
 def refuse_missing(missing: Missing, title: str, *, allow_missing: bool) -> None:
@@ -113,5 +122,5 @@ def refuse_missing(missing: Missing, title: str, *, allow_missing: bool) -> None
         advice = "is that the right place, and are its names those of the list?"
     raise FileNotFoundError(
         f"{title}: {count:,} of the {missing.total:,} {missing.unit} it needs are missing "
-        f"({listed}){place}; {advice}"
+        f"({listed}){place}; {advice}{missing.hint}"
     )

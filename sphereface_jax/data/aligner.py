@@ -10,12 +10,13 @@ import numpy as np
 
 from sphereface_jax.data.alignment import FaceDetector, NoFace, align_face, choose_face
 from sphereface_jax.data.files import AtomicFile, claim_folder
-from sphereface_jax.data.images import (
-    UnreadableImage,
-    encode_jpeg,
-    find_image_paths,
-    read_image,
+from sphereface_jax.data.finder import (
+    PassedOver,
+    describe_passed_over,
+    find_images_below,
+    passed_over_table,
 )
+from sphereface_jax.data.images import IMAGE_SUFFIXES, UnreadableImage, encode_jpeg, read_image
 from sphereface_jax.data.landmarks import landmarks_of, read_landmarks
 from sphereface_jax.data.pipeline import available_cores
 from sphereface_jax.data.sources import ImageSequence
@@ -119,11 +120,13 @@ class AlignSummary:
       aligned: crops written now.
       kept: crops that an earlier call had written.
       skipped: the path of each image without a crop, and why.
+      passed_over: what else lies in the folder and is no image, and why.
     """
 
     aligned: int
     kept: int
     skipped: list[tuple[str, str]]
+    passed_over: list[PassedOver]
 
     def lines(self) -> list[str]:
         """The summary for a terminal."""
@@ -131,6 +134,7 @@ class AlignSummary:
             f"aligned {self.aligned:,} images, found {self.kept:,} aligned before",
             f"left out: {len(self.skipped):,}",
             *first_ten(f"  {why}" for _, why in self.skipped),
+            *describe_passed_over(self.passed_over),
         ]
 
 
@@ -145,7 +149,9 @@ def align_folder(
     """Aligns every image under a folder into another, under the same relative names, as JPEG.
 
     Called again it goes on where it stopped: a crop that is there is whole. Images that cannot be
-    read or have no face are listed in `OUT/skipped.tsv` and have no crop.
+    read or have no face have no crop; they are listed in `OUT/skipped.tsv`, and after them what
+    lies in the folder and is no image. A suffix that is not one of `IMAGE_SUFFIXES` stays part of
+    the crop's name: `a.jfif` becomes `a.jfif.jpg`.
 
     Args:
       source: the folder of images, at any depth.
@@ -159,10 +165,11 @@ def align_folder(
       ValueError: no images, `out` within `source`, two images of one name, or crops of another
         setting in `out`.
     """
-    paths = find_image_paths(source)
+    found = find_images_below(source)
+    paths = found.paths
     if out.resolve().is_relative_to(source.resolve()):
         raise ValueError(f"{out}: expected a folder outside of {source}, which it would change")
-    crops = _crop_names(source, paths)
+    crops = _crop_names(found.names)
     setting = {"size": list(aligner.image_size), "points": aligner.points_from}
     claim_folder(out, "alignment.json", setting, "crops")
 
@@ -171,7 +178,7 @@ def align_folder(
         crop = out / crops[index]
         if crop.exists():
             return ""
-        name = paths[index].relative_to(source).as_posix()
+        name = Path(found.names[index]).as_posix()
         try:
             image = aligner(read_image(paths[index]), name)
         except UnreadableImage as error:
@@ -187,19 +194,19 @@ def align_folder(
             advance(1)
     if all(outcomes):
         raise ValueError(f"{source}: could align none of {len(paths)} images; {outcomes[0]}")
-    skipped = [
-        (paths[i].relative_to(source).as_posix(), why) for i, why in enumerate(outcomes) if why
-    ]
+    skipped = [(Path(found.names[i]).as_posix(), why) for i, why in enumerate(outcomes) if why]
     with AtomicFile(out / "skipped.tsv") as file:
-        file.write("".join(f"{name}\t{why}\n" for name, why in skipped).encode())
-    return AlignSummary(outcomes.count(None), outcomes.count(""), skipped)
+        file.write(passed_over_table([*skipped, *found.passed_over]))
+    return AlignSummary(outcomes.count(None), outcomes.count(""), skipped, found.passed_over)
 
 
-def _crop_names(source: Path, paths: Sequence[Path]) -> list[Path]:
-    names = [path.relative_to(source).with_suffix(".jpg") for path in paths]
-    seen: dict[Path, Path] = {}
-    for name, path in zip(names, paths, strict=True):
-        other = seen.setdefault(name, path)
-        if other != path:
-            raise ValueError(f"{other} and {path}: expected one image for each crop {name}")
-    return names
+def _crop_names(names: Sequence[str]) -> list[Path]:
+    crops: dict[Path, str] = {}
+    for name in names:
+        path = Path(name)
+        usual = path.suffix.lower() in IMAGE_SUFFIXES
+        crop = path.with_suffix(".jpg") if usual else path.with_name(f"{path.name}.jpg")
+        other = crops.setdefault(crop, name)
+        if other != name:
+            raise ValueError(f"{other} and {name}: expected one image for each crop {crop}")
+    return list(crops)

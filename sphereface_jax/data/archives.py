@@ -6,19 +6,22 @@ that an image lies in, however deep in the archive. Links, absolute paths and pa
 refused: they have no place among images, and who unpacked them would write outside the folder.
 """
 
+import functools
 import os
 import struct
 import tarfile
+import weakref
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from sphereface_jax.data.finder import PassedOver, is_hidden, why_no_image
 from sphereface_jax.data.folder import check_identities
-from sphereface_jax.data.images import UnreadableImage, decode_image, is_image_path
+from sphereface_jax.data.images import IMAGE_SUFFIXES, UnreadableImage, decode_image
 from sphereface_jax.data.text import existing_file
 
 _LARGEST_IMAGE = 1 << 28  # inflating stops here, whatever the archive promises
@@ -33,12 +36,14 @@ class Member(NamedTuple):
       offset: where its data starts in a tar, and its local header in a zip.
       stored: bytes that it takes in the archive.
       method: `zipfile.ZIP_STORED`, `ZIP_DEFLATED`, or None in a tar.
+      fault: why it cannot be read, or None.
     """
 
     name: str
     offset: int
     stored: int
     method: int | None
+    fault: str | None = None
 
 
 class ArchiveSource:
@@ -47,6 +52,9 @@ class ArchiveSource:
     Args:
       path: the archive.
 
+    Attributes:
+      passed_over: what it holds and is no image (`data/finder.py`), hidden files apart.
+
     Raises:
       FileNotFoundError: no such file.
       ValueError: not such an archive, damaged, encrypted, compressed as a whole, a link or a path
@@ -54,14 +62,17 @@ class ArchiveSource:
     """
 
     def __init__(self, path: str | os.PathLike[str]):
-        self._descriptor = -1
         self.path = existing_file(path, "an archive")
-        self._members = sorted(_list_members(self.path), key=lambda m: (_folder(m).name, m.name))
+        members = list(_list_members(self.path))
+        self._descriptor = os.open(self.path, os.O_RDONLY)
+        # Not at exit: by then other threads may still read, and the system closes it anyway.
+        weakref.finalize(self, os.close, self._descriptor).atexit = False
+        self.passed_over: list[PassedOver] = []
+        self._members = sorted(self._images(members), key=lambda m: (_folder(m).name, m.name))
         folders = [_folder(member) for member in self._members]
         self.identities = self._names(folders)
         label = {name: i for i, name in enumerate(self.identities)}
         self.labels = np.array([label[folder.name] for folder in folders], np.int32)
-        self._descriptor = os.open(self.path, os.O_RDONLY)
 
     def __len__(self) -> int:
         return len(self._members)
@@ -70,31 +81,13 @@ class ArchiveSource:
         image = decode_image(self.read_encoded(index), self.describe(index))
         return {"image": image, "label": int(self.labels[index])}
 
-    def __del__(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-
     def read_encoded(self, index: int) -> bytes:
         """The bytes of image `index`, inflated.
 
         Raises:
           UnreadableImage: the archive is damaged or cut short there.
         """
-        member = self._members[index]
-        start = member.offset
-        if member.method is not None:
-            head = os.pread(self._descriptor, _ZIP_LOCAL_HEADER.size, start)
-            if len(head) < _ZIP_LOCAL_HEADER.size or head[:4] != b"PK\3\4":
-                raise UnreadableImage(f"{self.describe(index)}: the archive is damaged there")
-            _, _, name_length, extra_length = _ZIP_LOCAL_HEADER.unpack(head)
-            start += _ZIP_LOCAL_HEADER.size + name_length + extra_length
-        data = os.pread(self._descriptor, min(member.stored, _LARGEST_IMAGE), start)
-        if member.method != zipfile.ZIP_DEFLATED:
-            return data
-        try:
-            return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, _LARGEST_IMAGE)
-        except zlib.error as error:
-            raise UnreadableImage(f"{self.describe(index)}: cannot be inflated ({error})") from None
+        return self._read(self._members[index])
 
     def describe(self, index: int) -> str:
         """Archive and path within it."""
@@ -103,6 +96,41 @@ class ArchiveSource:
     def contents(self) -> list[str]:
         """Name and stored size of every image."""
         return [f"{member.name} {member.stored}" for member in self._members]
+
+    def _images(self, members: Iterable[Member]) -> Iterator[Member]:
+        for member in members:
+            if is_hidden(member.name):
+                continue
+            usual = member.name.lower().endswith(IMAGE_SUFFIXES)
+            if member.fault and usual:
+                raise ValueError(f"{self.path}:{member.name}: {member.fault}")
+            try:
+                why = member.fault or why_no_image(
+                    member.name, functools.partial(self._read, member)
+                )
+            except UnreadableImage:
+                why = "damaged or cut short"
+            if why is None:
+                yield member
+            else:
+                self.passed_over.append(PassedOver(member.name, why))
+
+    def _read(self, member: Member, count: int = _LARGEST_IMAGE) -> bytes:
+        """The first bytes of a member, all by default."""
+        start, name = member.offset, f"{self.path}:{member.name}"
+        if member.method is not None:
+            head = os.pread(self._descriptor, _ZIP_LOCAL_HEADER.size, start)
+            if len(head) < _ZIP_LOCAL_HEADER.size or head[:4] != b"PK\3\4":
+                raise UnreadableImage(f"{name}: the archive is damaged there")
+            _, _, name_length, extra_length = _ZIP_LOCAL_HEADER.unpack(head)
+            start += _ZIP_LOCAL_HEADER.size + name_length + extra_length
+        data = os.pread(self._descriptor, min(member.stored, count), start)
+        if member.method != zipfile.ZIP_DEFLATED:
+            return data
+        try:
+            return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, count)
+        except zlib.error as error:
+            raise UnreadableImage(f"{name}: cannot be inflated ({error})") from None
 
     def _names(self, folders: list[PurePosixPath]) -> tuple[str, ...]:
         by_name: dict[str, PurePosixPath] = {}
@@ -160,17 +188,18 @@ def _zip_members(path: Path) -> Iterator[Member]:
         _check_inside(entry.filename, name)
         if entry.filename.endswith(".rec"):
             raise ValueError(f"{name}: a RecordIO file; unzip the archive and name its folder")
-        if entry.is_dir() or not is_image_path(entry.filename):
+        if entry.is_dir():
             continue
+        fault = None
         if entry.flag_bits & 1:
-            raise ValueError(f"{name}: expected images in the clear, found an encrypted one")
-        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise ValueError(
-                f"{name}: expected to be stored or deflated, found method {entry.compress_type}"
-            )
-        if not 0 <= entry.header_offset < size:
-            raise ValueError(f"{name}: damaged or cut short")
-        yield Member(entry.filename, entry.header_offset, entry.compress_size, entry.compress_type)
+            fault = "expected images in the clear, found an encrypted one"
+        elif entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            fault = f"expected to be stored or deflated, found method {entry.compress_type}"
+        elif not 0 <= entry.header_offset < size:
+            fault = "damaged or cut short"
+        yield Member(
+            entry.filename, entry.header_offset, entry.compress_size, entry.compress_type, fault
+        )
 
 
 def _tar_members(path: Path) -> Iterator[Member]:
@@ -189,10 +218,10 @@ def _tar_members(path: Path) -> Iterator[Member]:
         if not (entry.isfile() or entry.isdir()):
             raise ValueError(f"{name}: expected images in folders, found a link or a device")
         _check_inside(entry.name, name)
-        if entry.isfile() and is_image_path(entry.name):
-            if entry.issparse() or entry.offset_data + entry.size > size:
-                raise ValueError(f"{name}: damaged or cut short")
-            yield Member(entry.name, entry.offset_data, entry.size, None)
+        if entry.isfile():
+            is_short = entry.issparse() or entry.offset_data + entry.size > size
+            fault = "damaged or cut short" if is_short else None
+            yield Member(entry.name, entry.offset_data, entry.size, None, fault)
 
 
 def _check_inside(member: str, name: str) -> None:

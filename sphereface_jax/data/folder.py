@@ -1,13 +1,13 @@
 """A folder of identities: `DIR/<identity>/*.jpg`, the layout that face data sets share."""
 
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from sphereface_jax.data.finder import PassedOver, walk_images
 from sphereface_jax.data.fingerprint import with_file_sizes
-from sphereface_jax.data.images import IMAGE_SUFFIXES, is_image_path, read_bytes, read_image
+from sphereface_jax.data.images import read_bytes, read_image
 from sphereface_jax.data.text import existing_folder
 
 
@@ -15,10 +15,13 @@ class ImageFolder:
     """A face source over `DIR/<identity>/<image>`.
 
     Identities are the sub-folders that hold an image, sorted, and so are the images within one.
-    Hidden files, other files, and folders deeper down are not looked at.
+    `data/finder.py` tells what is an image; folders deeper down are not looked at.
 
     Args:
       directory: the folder of identities.
+
+    Attributes:
+      passed_over: what lies there and is not used, with the reason; hidden files apart.
 
     Raises:
       FileNotFoundError: no such folder.
@@ -26,24 +29,29 @@ class ImageFolder:
     """
 
     def __init__(self, directory: str | os.PathLike[str]):
-        self.directory = existing_folder(directory, "a folder of identities")
-        with os.scandir(self.directory) as entries:
-            names = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
-        files = {name: _images_in(self.directory / name) for name in names}
-        self.identities = tuple(name for name in names if files[name])
+        found = walk_images(existing_folder(directory, "a folder of identities"), depth=2)
+        self.directory = found.directory
+        named = [name.split(os.sep) for name in found.names]
+        loose = [PassedOver(each[0], "in no identity's folder") for each in named if len(each) == 1]
+        faces = [each for each in named if len(each) == 2]
+        self.identities = tuple(dict.fromkeys(identity for identity, _ in faces))
+        empty = sorted(set(found.folders).difference(self.identities))
+        self.passed_over = [
+            *found.passed_over,
+            *loose,
+            *(PassedOver(name, "a folder without images") for name in empty),
+        ]
         if not self.identities:
-            loose = len(_images_in(self.directory))
             raise ValueError(
-                f"{self.directory}: no identities; expected <identity>/<image> below it, images "
-                f"ending in {', '.join(IMAGE_SUFFIXES)}, found {len(names)} folders without images "
-                f"and {loose} images in no folder; give each person a folder"
+                f"{self.directory}: no identities; expected <identity>/<image> below it, found "
+                f"{len(empty)} folders without images and {len(loose)} images in no folder; give "
+                "each person a folder"
+                + "".join(f"; {path}: {why}" for path, why in found.passed_over[:3])
             )
         check_identities(self.identities, str(self.directory))
-        self._files = [file for name in self.identities for file in files[name]]
-        self.labels = np.repeat(
-            np.arange(len(self.identities), dtype=np.int32),
-            [len(files[name]) for name in self.identities],
-        )
+        self._files = [file for _, file in faces]
+        label = {name: number for number, name in enumerate(self.identities)}
+        self.labels = np.array([label[identity] for identity, _ in faces], np.int32)
 
     def __len__(self) -> int:
         return len(self._files)
@@ -81,8 +89,3 @@ def check_identities(identities: tuple[str, ...], where: str) -> None:
                 f"{where}: the identities {other!r} and {name!r} differ by case only; "
                 "rename one, or merge them if they are one person"
             )
-
-
-def _images_in(directory: Path) -> list[str]:
-    with os.scandir(directory) as entries:
-        return sorted(e.name for e in entries if is_image_path(e.name) and e.is_file())

@@ -4,18 +4,20 @@ Everything that decodes a picture in this package comes through `decode_image`, 
 agrees on what a pixel is: uint8, [H, W, 3], red first, grey repeated over the three channels.
 """
 
+import importlib.util
+import io
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from sphereface_jax.data.image_header import claimed_size
-from sphereface_jax.data.text import existing_folder
+from sphereface_jax.data.image_header import START, claimed_size, image_format
 
 _MOST_PIXELS = 1 << 27
+_BY_OPENCV = ("JPEG", "PNG", "PNM", "BMP", "WebP", "GIF", "TIFF", "AVIF")
+# A file of such a name is taken for an image unread; the others are looked into (data/finder.py).
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".pgm", ".bmp", ".webp")
 
 
@@ -24,7 +26,7 @@ class UnreadableImage(ValueError):  # noqa: N818
 
 
 def decode_image(encoded: bytes, name: str) -> np.ndarray:
-    """Decodes JPEG, PNG, PGM, BMP or WebP bytes.
+    """Decodes JPEG, PNG, PNM, BMP, WebP, GIF, TIFF or AVIF bytes, and HEIC with pillow-heif.
 
     Args:
       encoded: the bytes of the file.
@@ -39,10 +41,14 @@ def decode_image(encoded: bytes, name: str) -> np.ndarray:
     """
     if not encoded:
         raise UnreadableImage(f"{name}: the image is empty (0 bytes); replace or delete it")
+    kind = image_format(encoded[:START])
+    if kind is not None and (why := why_undecodable(kind)):
+        raise UnreadableImage(f"{name}: {why}")
     size = claimed_size(encoded)
     if size is None:
+        formats = ", ".join(_BY_OPENCV)
         raise UnreadableImage(
-            f"{name}: not a whole image in JPEG, PNG, PGM, BMP or WebP ({len(encoded)} bytes); "
+            f"{name}: not a whole image in one of {formats} ({len(encoded)} bytes); "
             "replace or delete it"
         )
     if not 0 < size[0] * size[1] <= _MOST_PIXELS:
@@ -50,6 +56,8 @@ def decode_image(encoded: bytes, name: str) -> np.ndarray:
             f"{name}: expected an image of 1 to {_MOST_PIXELS} pixels, found one that claims "
             f"{size[0]}x{size[1]}; it is damaged"
         )
+    if kind == "HEIC":
+        return _decode_heic(encoded, name)
     try:
         image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB)
     except cv2.error as error:
@@ -60,6 +68,33 @@ def decode_image(encoded: bytes, name: str) -> np.ndarray:
             "replace or delete it"
         )
     return image
+
+
+def why_undecodable(kind: str) -> str | None:
+    """Why images of a format, as `image_format` names it, cannot be decoded here; None if they can.
+
+    Example:
+      >>> why_undecodable("PNG"), why_undecodable("JPEG 2000")
+      (None, 'JPEG 2000, which is not read; convert it')
+    """
+    if kind in _BY_OPENCV:
+        return None
+    if kind != "HEIC":
+        return f"{kind}, which is not read; convert it"
+    if importlib.util.find_spec("pillow_heif") is None:
+        return "HEIC, which needs pillow-heif (pip install pillow-heif); or convert it"
+    return None
+
+
+def _decode_heic(encoded: bytes, name: str) -> np.ndarray:
+    """By pillow-heif, which turns the picture as its orientation says."""
+    import pillow_heif  # type: ignore[import-not-found]
+
+    try:
+        picture = pillow_heif.open_heif(io.BytesIO(encoded)).to_pillow()
+    except (ValueError, RuntimeError, SyntaxError, EOFError) as error:
+        raise UnreadableImage(f"{name}: {' '.join(str(error).split())}") from None
+    return np.array(picture.convert("RGB"))
 
 
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:
@@ -106,27 +141,6 @@ def encode_jpeg(image: np.ndarray, quality: int = 95) -> bytes:
     return cv2.imencode(".jpg", stored, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
 
 
-def find_image_paths(directory: str | os.PathLike[str]) -> list[Path]:
-    """The images at any depth under a folder, sorted; links to folders are not followed.
-
-    Raises:
-      FileNotFoundError: no such folder.
-      ValueError: there is no image in it.
-    """
-    directory = existing_folder(directory, "a folder of images")
-    found = [
-        Path(folder, name)
-        for folder, _, names in os.walk(directory)
-        for name in names
-        if is_image_path(name)
-    ]
-    if not found:
-        raise ValueError(
-            f"{directory}: expected images ending in {', '.join(IMAGE_SUFFIXES)}, found none"
-        )
-    return sorted(found)
-
-
 class ImagePaths:
     """Unlabelled images by path, for embedding: an `ImageSequence`."""
 
@@ -142,9 +156,3 @@ class ImagePaths:
     def describe(self, index: int) -> str:
         """The path."""
         return self.paths[index]
-
-
-def is_image_path(path: str | os.PathLike[str]) -> bool:
-    """Whether the name ends as an image's does and is not hidden."""
-    name = os.path.basename(os.fspath(path))
-    return not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES

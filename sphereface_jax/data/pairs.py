@@ -8,12 +8,14 @@ Reference: Huang et al., "Labeled Faces in the Wild", 2007.
 """
 
 import dataclasses
+import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from sphereface_jax.data.finder import walk_images
 from sphereface_jax.data.images import IMAGE_SUFFIXES
 from sphereface_jax.data.text import existing_folder, is_whole, read_lines
 
@@ -86,11 +88,34 @@ def find_images(
     directory = existing_folder(directory, "a folder of images")
     suffixes = [*IMAGE_SUFFIXES, *(suffix.upper() for suffix in IMAGE_SUFFIXES)]
     found: dict[str, Path] = {}
+    listed = functools.cache(_images_by_stem)
     for name in names:
         candidates = (directory / f"{name}{suffix}" for suffix in suffixes)
-        if path := next((path for path in candidates if path.is_file()), None):
+        path = next((path for path in candidates if path.is_file()), None)
+        path = path or listed((directory / name).parent).get(os.path.basename(name))
+        if path is not None:
             found[name] = path
     return found, [name for name in names if name not in found]
+
+
+def differ_in_case(names: Iterable[str], others: Iterable[str]) -> tuple[str, str] | None:
+    """The first of some names that another differs from in the case of its letters alone.
+
+    Example:
+      >>> differ_in_case(["Ann/Ann_0001"], ["ann/Ann_0001", "bob/bob_0001"])
+      ('Ann/Ann_0001', 'ann/Ann_0001')
+    """
+    folded = {other.casefold(): other for other in others}
+    alike = ((name, folded.get(name.casefold())) for name in names)
+    return next(((name, other) for name, other in alike if other not in (None, name)), None)
+
+
+def _images_by_stem(folder: Path) -> dict[str, Path]:
+    """The images of a folder by their names without suffix, whatever the suffix is."""
+    if not folder.is_dir():
+        return {}
+    images = walk_images(folder, depth=1).paths[::-1]
+    return {path.stem: path for path in images} | {path.name: path for path in images}
 
 
 def _parse_header(line: str, path: str | os.PathLike[str]) -> tuple[int, int]:

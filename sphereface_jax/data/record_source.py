@@ -9,12 +9,14 @@ every record's own label is read instead.
 """
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sphereface_jax.data.files import AtomicFile
+from sphereface_jax.data.finder import PassedOver
 from sphereface_jax.data.images import UnreadableImage, decode_image
 from sphereface_jax.data.recordio import RecordFile, RecordWriter, pack_image, unpack_image
 from sphereface_jax.data.sources import FaceSource, encoded_image
@@ -27,11 +29,16 @@ class RecordSource:
     """A face source over a `.rec` file.
 
     Where record 0 gives identity ranges they tell the labels, and each image's own label is checked
-    as it is read; otherwise every record's label is read on opening. The first of several labels
-    counts. Identities are named by their label; gaps between the labels close up.
+    as it is read; an image in no range, such as one appended later, has its own label. Otherwise
+    every record's label is read on opening. The first of several labels counts. Identities are
+    named by their label; gaps between the labels close up.
 
     Args:
       path: the `.rec` file, its `.idx`, or a folder that holds just one `.rec` file.
+
+    Attributes:
+      remarks: a line on the images that are in no range, if there are any.
+      passed_over: records in no range that cannot be read as images.
 
     Raises:
       FileNotFoundError: no such file.
@@ -41,8 +48,10 @@ class RecordSource:
 
     def __init__(self, path: str | os.PathLike[str]):
         self._file = RecordFile(find_record_file(path))
+        self.remarks: list[str] = []
+        self.passed_over: list[PassedOver] = []
         ranges = self._read_ranges() if self._file.keys[-1] < _EXACT else None
-        self._positions, self._stored_labels = ranges or self._read_every_label()
+        self._positions, self._stored_labels = ranges or self._read_labels(range(len(self._file)))
         if not len(self._positions):
             raise ValueError(
                 f"{self._file.path}: expected images, found none in {len(self._file)} records"
@@ -92,14 +101,25 @@ class RecordSource:
             return None
         first, end = self._whole_numbers(labels, 0)
         spans, classes = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        is_known = np.zeros(len(self._file), bool)
+        is_known[0] = True
         for key in range(first, end):
-            span = self._read_range(self._file.position(key))
+            position = self._file.position(key)
+            span = self._read_range(position)
+            is_known[position] = is_known[span] = True
             if not len(span):
                 continue
             label = self._whole_numbers(self._file.read_labels(int(span[0]))[0], int(span[0]))[0]
             spans.append(span)
             classes.append(np.full(len(span), label))
-        return np.concatenate(spans), np.concatenate(classes)
+        positions, labels = self._read_labels(np.flatnonzero(~is_known), self.passed_over)
+        if len(positions):
+            self.remarks.append(
+                f"{self._file.path}: {len(positions):,} images are in no identity's range, the "
+                f"first in record {self._file.keys[positions[0]]}; they are taken by their own "
+                "labels"
+            )
+        return np.concatenate([*spans, positions]), np.concatenate([*classes, labels])
 
     def _read_range(self, position: int) -> np.ndarray:
         """The positions of the images that an identity record announces."""
@@ -118,13 +138,26 @@ class RecordSource:
             )
         return span
 
-    def _read_every_label(self) -> tuple[np.ndarray, np.ndarray]:
+    def _read_labels(
+        self, places: Iterable[int], unreadable: list[PassedOver] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Positions and labels of those records that are images.
+
+        Args:
+          places: the records.
+          unreadable: takes those that cannot be read; without it they raise ValueError.
+        """
         positions, labels = [], []
-        for position in range(len(self._file)):
-            values, has_image = self._file.read_labels(position)
-            if has_image or len(values) == 1:
-                positions.append(position)
-                labels.append(self._whole_numbers(values[:1], position)[0])
+        for position in places:
+            try:
+                values, has_image = self._file.read_labels(position)
+                if has_image or len(values) == 1:
+                    labels.append(self._whole_numbers(values[:1], position)[0])
+                    positions.append(position)
+            except ValueError as error:
+                if unreadable is None:
+                    raise
+                unreadable.append(PassedOver(self._file.describe(position), str(error)))
         return np.array(positions, np.int64), np.array(labels, np.int64)
 
     def _whole_numbers(self, values: np.ndarray, position: int) -> list[int]:

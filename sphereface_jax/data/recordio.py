@@ -14,6 +14,7 @@ Reference: dmlc-core's recordio.h and MXNet's image_recordio.h.
 
 import os
 import struct
+import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -55,9 +56,11 @@ class RecordFile:
     """
 
     def __init__(self, path: str | os.PathLike[str]):
-        self._descriptor = -1
         self.path = existing_file(path, "a RecordIO file")
         self._descriptor = os.open(self.path, os.O_RDONLY)
+        self._closer = weakref.finalize(self, os.close, self._descriptor)
+        # Not at exit: by then other threads may still read, and the system closes it anyway.
+        self._closer.atexit = False
         self._size = os.fstat(self._descriptor).st_size
         if (start := self._read(0, 4)) != _MAGIC_BYTES:
             raise ValueError(
@@ -73,17 +76,15 @@ class RecordFile:
         if not len(self.keys):
             raise ValueError(f"{index}: expected an index of records, found an empty file")
         self._ends = _next_larger(self._offsets, self._size)
+        self._check_end(index)
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def close(self) -> None:
         """Closes the file; dropping the last reference does the same."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
-
-    __del__ = close
+        self._closer()
+        self._descriptor = -1  # the number may go to another file
 
     def describe(self, position: int) -> str:
         """File and key, for errors."""
@@ -142,6 +143,23 @@ class RecordFile:
             return np.array([scalar], np.float32), length > _IMAGE_HEADER.size
         record = unpack_image(self.read(position), name)
         return record.labels, bool(record.image)
+
+    def _check_end(self, index: Path) -> None:
+        """Refuses an index that is older than what was appended to the file."""
+        last = int(np.argmax(self._offsets))
+        end, flag = int(self._offsets[last]), _FIRST
+        while flag in (_FIRST, _MIDDLE):
+            try:
+                flag, length = self._parse_part(self._read(end, _PART.size), end, "the last record")
+            except ValueError:
+                return  # a damaged record says so when it is read
+            end += _PART.size + length + (-length % 4)
+        if self._read(end, 4) == _MAGIC_BYTES:
+            raise ValueError(
+                f"{index}: record {self.keys[last]} is the last, which ends at byte {end}, and "
+                f"{self.path.name} goes on to byte {self._size}; delete the index to have the file "
+                "scanned, or make it anew"
+            )
 
     def _scan(self) -> Iterator[int]:
         """The offsets of all records, from their headers alone."""

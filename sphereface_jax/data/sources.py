@@ -85,6 +85,8 @@ class Subset:
         relabel[kept] = np.arange(len(kept), dtype=np.int32)
         self.identities = tuple(source.identities[label] for label in kept)
         self._source = source
+        self.passed_over = getattr(source, "passed_over", ())
+        self.remarks = getattr(source, "remarks", ())
         self._indices = np.flatnonzero(relabel[source.labels] >= 0)
         self.labels = relabel[source.labels[self._indices]]
 
@@ -127,7 +129,8 @@ def exclude_identities(source: FaceSource, names: Sequence[str]) -> Subset:
     Raises:
       ValueError: a name that the source does not have, or nobody left.
     """
-    unknown = sorted(set(names).difference(source.identities))
+    known = {*source.identities, *getattr(source, "absent", ())}
+    unknown = sorted(set(names).difference(known))
     if unknown:
         raise ValueError(
             f"exclude: expected names out of the source's {len(source.identities)} identities, "

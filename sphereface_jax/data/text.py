@@ -1,8 +1,17 @@
 """What every reader of published lists shares, and the few lines that a terminal gets."""
 
+import codecs
 import os
 from collections.abc import Iterable
 from pathlib import Path
+
+IN_PLAIN_LETTERS = "sphereface.in_plain_letters"
+"""An error handler for encodings that lack a character: `open(..., errors=IN_PLAIN_LETTERS)`."""
+
+_PLAIN = {
+    **{"×": "x", "±": "+-", "°": " deg", "–": "-", "—": "-", "−": "-", "…": "...", "≥": ">="},
+    **{"λ": "lambda", "θ": "theta", "μ": "mu", "•": "*", "‖": "||", "≤": "<=", "→": "->"},
+}
 
 
 def existing_file(path: str | os.PathLike[str], what: str) -> Path:
@@ -54,3 +63,32 @@ def first_ten(lines: Iterable[str]) -> list[str]:
     """The first ten lines, and dots where there are more."""
     listed = list(lines)
     return listed[:10] + ["  ..."] * (len(listed) > 10)
+
+
+def printable(text: str, encoding: str = "utf-8") -> str:
+    r"""A text as it can be written in an encoding, what it lacks in plain letters.
+
+    A byte of a file's name that is no UTF-8, which Python holds as a lone surrogate, is written as
+    `\xe9`.
+
+    Example:
+      >>> printable("λ = 5, 12° ± 1°, Ren\udce9", "ascii")
+      'lambda = 5, 12 deg +- 1 deg, Ren\\xe9'
+    """
+    return text.encode(encoding, IN_PLAIN_LETTERS).decode(encoding)
+
+
+def _in_plain_letters(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    return "".join(map(_plain, lacking)), error.end
+
+
+def _plain(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return _PLAIN.get(character) or character.encode("ascii", "backslashreplace").decode()
+
+
+codecs.register_error(IN_PLAIN_LETTERS, _in_plain_letters)

@@ -17,13 +17,17 @@ from sphereface_jax.data.images import UnreadableImage, decode_image
 class TfdsSource:
     """A prepared TFDS data set with an `image` and a `label` feature.
 
-    Opening it reads every record once for the labels (about 10 µs each); no image is decoded.
+    Opening it reads every record once for the labels (about 10 µs each); no image is decoded. The
+    identities are those of the split's images: a slice has no others.
 
     Args:
       name: the data set's registered name, `name/config` or `name:version` included, or the folder
         that holds its `dataset_info.json`.
       split: as TFDS writes them: `train`, `train[:90%]`, `train+test`.
       data_dir: where TFDS data sets lie; TFDS's own default if None.
+
+    Attributes:
+      absent: the names of the data set that no image of the split bears.
 
     Raises:
       FileNotFoundError: TFDS knows no such data set, or it is not prepared.
@@ -52,16 +56,20 @@ class TfdsSource:
                 f"{name}: expected a split out of {sorted(builder.info.splits)}, got {split!r} "
                 f"({_one_line(error)})"
             ) from None
-        self.labels = self._read_labels()
-        self.identities = tuple(label.names or ()) or tuple(map(str, range(label.num_classes)))
-        check_identities(self.identities, name)
-        outside = (self.labels < 0) | (self.labels >= len(self.identities))
+        stored = self._read_labels()
+        names = tuple(label.names or ()) or tuple(map(str, range(label.num_classes)))
+        check_identities(names, name)
+        outside = (stored < 0) | (stored >= len(names))
         if outside.any():
             index = int(np.flatnonzero(outside)[0])
             raise ValueError(
-                f"{self.describe(index)}: expected a label below {len(self.identities)}, "
-                f"found {self.labels[index]}"
+                f"{self.describe(index)}: expected a label below {len(names)}, "
+                f"found {stored[index]}"
             )
+        present, labels = np.unique(stored, return_inverse=True)
+        self.labels = labels.astype(np.int32)
+        self.identities = tuple(names[label] for label in present)
+        self.absent = tuple(sorted(set(names).difference(self.identities)))
 
     def __len__(self) -> int:
         return len(self._records)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sphereface_jax.data.images import is_image_path
+from sphereface_jax.data.finder import walk_images
 from sphereface_jax.data.pairs import NamedPairs
 from sphereface_jax.data.text import existing_folder, is_whole, read_lines
 
@@ -66,7 +66,7 @@ def find_frames(
     missing = []
     for video in videos:
         folder = root / video
-        found = sorted(filter(is_image_path, folder.iterdir())) if folder.is_dir() else []
+        found = walk_images(folder, depth=1).paths if folder.is_dir() else []
         paths += found
         if not found:
             missing.append(video)

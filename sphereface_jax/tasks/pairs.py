@@ -1,14 +1,16 @@
 """Verification of a list of pairs in LFW's format."""
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from sphereface_jax.data.finder import walk_images
 from sphereface_jax.data.images import ImagePaths
 from sphereface_jax.data.pairs import NamedPairs, find_images, read_pairs
-from sphereface_jax.data.vectors import FaceVectors, identity_of
+from sphereface_jax.data.vectors import FaceVectors, identity_of, path_ending
 from sphereface_jax.evaluation.calibration import OperatingPoint, best_accuracy_point, far_point
 from sphereface_jax.evaluation.pairs import Pairs, paired_cosines
 from sphereface_jax.evaluation.verification import PROTOCOLS, allowed_protocols
@@ -17,6 +19,7 @@ from sphereface_jax.tasks.task import (
     Matched,
     Missing,
     TestedPairs,
+    case_hint,
     missing_names,
     require_folder,
 )
@@ -48,10 +51,14 @@ class PairsTask:
         folder = require_folder(self._images, self.title)
         found, missing = find_images(self._names, folder)
         paths = list(found.values())
+        hint = ""
+        if missing:
+            there = (Path(name).with_suffix("").as_posix() for name in walk_images(folder).names)
+            hint = case_hint(missing, there)
         return FaceImages(
             [path.relative_to(folder).as_posix() for path in paths],
             ImagePaths(paths),
-            Missing(missing, len(self._names), folder=folder),
+            Missing(missing, len(self._names), folder=folder, hint=hint),
         )
 
     def match(self, vectors: FaceVectors) -> Matched:
@@ -88,7 +95,10 @@ def match_pairs(
       ValueError: no pair has both of its images, or a name stands for several vectors.
     """
     rows = vectors.find_rows(names)
-    pairs, kept = keep_whole_pairs(listed, rows, title)
+    missing = missing_names(names, rows)
+    depth = max(name.count("/") for name in names) + 1
+    hint = case_hint(missing.names, (path_ending(path, depth) for path in vectors.paths))
+    pairs, kept = keep_whole_pairs(listed, rows, title, hint)
     return Matched(
         scorers={
             name: functools.partial(
@@ -97,19 +107,22 @@ def match_pairs(
             for name in allowed_protocols(listed)
         },
         used={"pairs": (len(pairs), len(listed))},
-        missing=missing_names(names, rows),
+        missing=dataclasses.replace(missing, hint=hint),
         tested=TestedPairs(pairs, kept, people),
         operating_point=functools.partial(operating_point, vectors, pairs),
     )
 
 
-def keep_whole_pairs(listed: Pairs, rows: np.ndarray, title: str) -> tuple[Pairs, np.ndarray]:
+def keep_whole_pairs(
+    listed: Pairs, rows: np.ndarray, title: str, hint: str = ""
+) -> tuple[Pairs, np.ndarray]:
     """Turns pairs of places into pairs of rows, without those that miss a side.
 
     Args:
       listed: P pairs of places.
       rows: the row of each place, -1 for those that are missing.
       title: what to call the list in an error.
+      hint: what else to say in it.
 
     Returns:
       The pairs of rows, and which of the listed ones they are: bool [P].
@@ -120,7 +133,7 @@ def keep_whole_pairs(listed: Pairs, rows: np.ndarray, title: str) -> tuple[Pairs
     left, right = rows[listed.left], rows[listed.right]
     kept = (left >= 0) & (right >= 0)
     if not kept.any():
-        raise ValueError(f"{title}: none of the {len(listed)} pairs has both of its sides")
+        raise ValueError(f"{title}: none of the {len(listed)} pairs has both of its sides{hint}")
     pairs = Pairs(left[kept], right[kept], is_same=listed.is_same[kept], folds=listed.folds[kept])
     return pairs, kept
 

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
-from sphereface_jax.data.images import ImagePaths, find_image_paths
+from sphereface_jax.data.finder import PassedOver, find_images_below
+from sphereface_jax.data.images import ImagePaths
 from sphereface_jax.data.vectors import FaceVectors, identity_of
 from sphereface_jax.evaluation.geometry_measures import embedding_geometry
 from sphereface_jax.evaluation.identification import lfw_identification
@@ -28,6 +29,9 @@ class PeopleTask:
       title: what to call them.
       images: their folder.
 
+    Attributes:
+      passed_over: what lies in the folder and is no image.
+
     Raises:
       ValueError: a path without a person, fewer than two people, or none with two images.
     """
@@ -37,6 +41,7 @@ class PeopleTask:
     def __init__(self, paths: Sequence[str], *, title: str, images: Path | None = None):
         self.title = title
         self._paths, self._images = paths, images
+        self.passed_over: Sequence[PassedOver] = ()
         counts = Counter(map(identity_of, paths))
         if "" in counts:
             stray = next(path for path in paths if not identity_of(path))
@@ -59,8 +64,12 @@ class PeopleTask:
           FileNotFoundError: no such folder.
           ValueError: as the class, or there is no image in it.
         """
-        paths = [path.relative_to(images).as_posix() for path in find_image_paths(images)]
-        return cls(paths, title=images.name, images=images)
+        found = find_images_below(images)
+        task = cls(
+            [Path(name).as_posix() for name in found.names], title=images.name, images=images
+        )
+        task.passed_over = found.passed_over
+        return task
 
     def find_images(self) -> FaceImages:
         """All images of the folder."""

@@ -6,12 +6,13 @@ these, and hands each protocol what it takes.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from sphereface_jax.data.pairs import differ_in_case
 from sphereface_jax.data.sources import ImageSequence
 from sphereface_jax.data.text import existing_folder
 from sphereface_jax.data.vectors import FaceVectors
@@ -36,12 +37,14 @@ class Missing:
       total: how many were asked for.
       unit: what they are.
       folder: where they were looked for; None for vectors.
+      hint: how one of them is there after all, or nothing.
     """
 
     names: Sequence[str] = ()
     total: int = 0
     unit: str = "images"
     folder: Path | None = None
+    hint: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,6 +146,14 @@ def existing_files(paths: Mapping[str, Path]) -> tuple[dict[str, Path], list[str
     """Files by name: those that are there, and the names of the others."""
     found = {name: path for name, path in paths.items() if path.is_file()}
     return found, [name for name in paths if name not in found]
+
+
+def case_hint(missing: Sequence[str], there: Iterable[str]) -> str:
+    """Says which of the missing names is there in letters of another case, if any is."""
+    found = differ_in_case(missing, there)
+    if found is None:
+        return ""
+    return f"; {found[0]!r} is there as {found[1]!r}: upper and lower case must agree"
 
 
 def missing_names(names: Sequence[str], rows: np.ndarray, unit: str = "images") -> Missing:

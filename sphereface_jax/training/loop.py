@@ -15,6 +15,8 @@ import numpy as np
 import optax
 from rich.console import Console
 
+from sphereface_jax.data.files import AtomicFile
+from sphereface_jax.data.finder import passed_over_table
 from sphereface_jax.data.pipeline import InputPipeline, make_pipeline
 from sphereface_jax.data.sources import FaceSource
 from sphereface_jax.losses.table import Loss
@@ -37,7 +39,7 @@ from sphereface_jax.training.saving import PATIENCE_AT_THE_END, PATIENCE_WHEN_ST
 from sphereface_jax.training.signals import Caught, Interrupted, catch_signals
 from sphereface_jax.training.state import TrainState
 from sphereface_jax.training.suspects import name_batch
-from sphereface_jax.training.terminal import say, warn
+from sphereface_jax.training.terminal import say, say_found, warn
 from sphereface_jax.training.trainer import Trainer, make_trainer
 from sphereface_jax.training.validation import Validator
 
@@ -131,6 +133,11 @@ def _introduce(trainer: Trainer, source: FaceSource, start: int, console: Consol
         f"with {config.loss.name} on {len(source):,} images of {len(source.identities):,} "
         f"identities, {trainer.mesh.size} × {jax.devices()[0].device_kind}, into {config.out}",
     )
+    say_found(console, source)
+    passed_over = getattr(source, "passed_over", ())
+    if passed_over and is_main():
+        with AtomicFile(config.out / "passed_over.tsv") as file:
+            file.write(passed_over_table(passed_over))
 
 
 def _open_pipeline(config: TrainConfig, source: FaceSource, start: int) -> InputPipeline:

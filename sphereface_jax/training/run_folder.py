@@ -5,6 +5,7 @@ RUN/metrics.jsonl       one object a logged step
 RUN/validation.jsonl    one object a score on held-out identities
 RUN/checkpoints/        of Orbax
 RUN/tensorboard/        event files
+RUN/passed_over.tsv     what lies among the images and is not used, and why, if anything
 RUN/evaluations/        what `sphereface evaluate` measured
 RUN/MODEL_CARD.md       what the run knows about itself
 RUN/result.json         the last step's metrics; its presence says that the run is finished
@@ -18,14 +19,15 @@ from types import TracebackType
 from typing import Any, Self
 
 from sphereface_jax.data.files import AtomicFile
+from sphereface_jax.data.text import IN_PLAIN_LETTERS
 from sphereface_jax.training.config import TrainConfig, from_dict, resume_conflicts, to_dict
 from sphereface_jax.training.distributed import is_main
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Writes a text file under a temporary name, then renames it."""
+    """Writes a text file in UTF-8, `printable`, under a temporary name, then renames it."""
     with AtomicFile(path) as file:
-        file.write(text.encode("utf-8"))
+        file.write(text.encode("utf-8", IN_PLAIN_LETTERS))
 
 
 def write_json(path: Path, values: Any) -> None:

@@ -1,5 +1,9 @@
 """What is said on the terminal: lines, warnings and progress bars."""
 
+import datetime
+import io
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -15,6 +19,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.text import Text
+
+from sphereface_jax.data.finder import describe_passed_over
+from sphereface_jax.data.text import IN_PLAIN_LETTERS, printable
 
 
 class RateColumn(ProgressColumn):
@@ -46,17 +53,86 @@ def progress_bar(console: Console, unit: str) -> Progress:
 
 @contextmanager
 def counting(
-    console: Console, description: str, unit: str, total: int
+    console: Console,
+    description: str,
+    unit: str,
+    total: int,
+    *,
+    every: float = 60.0,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Callable[[int], None]]:
-    """Shows a bar while the context lasts; yields the function that counts things done."""
+    """Shows a bar while the context lasts; yields the function that counts things done.
+
+    Where there is no terminal for a bar, the output in a file say, it prints a line a minute.
+
+    Args:
+      console: where to show it.
+      description: what is being done.
+      unit: to what.
+      total: how many there are.
+      every: seconds between lines.
+      clock: tells the time in seconds.
+    """
+    if not console.is_terminal:
+        yield _Lines(console, description, unit, total, every, clock)
+        return
     with progress_bar(console, unit) as progress:
         task = progress.add_task(description, total=total)
         yield lambda count: progress.advance(task, count)
 
 
+class _Lines:
+    """Counts, and prints how far it has come once in a while; a short job prints nothing."""
+
+    def __init__(
+        self,
+        console: Console,
+        description: str,
+        unit: str,
+        total: int,
+        every: float,
+        clock: Callable[[], float],
+    ):
+        self._console, self._what = console, (description, unit, total)
+        self._every, self._clock = every, clock
+        self._done, self._start = 0, clock()
+        self._due = self._start + every
+
+    def __call__(self, count: int) -> None:
+        """Counts `count` things more."""
+        self._done += count
+        now = self._clock()
+        if now < self._due or not self._done:
+            return
+        self._due = now + self._every
+        description, unit, total = self._what
+        speed = self._done / (now - self._start)
+        left = datetime.timedelta(seconds=round(max(total - self._done, 0) / speed))
+        say(
+            self._console,
+            f"{description}: {self._done:,} of {total:,} {unit}, {speed:,.1f}/s, {left} left",
+        )
+
+
+def show_anywhere() -> None:
+    """Makes standard output and error take any text, whatever their encoding."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=IN_PLAIN_LETTERS)
+
+
+def say_found(console: Console, source: object) -> None:
+    """Says what a source found beside its images: its remarks, and what it passed over."""
+    for line in getattr(source, "remarks", ()):
+        warn(console, line)
+    for line in describe_passed_over(getattr(source, "passed_over", ())):
+        say(console, line)
+
+
 def say(console: Console, line: str, *, style: str | None = None) -> None:
-    """Prints a line as it is: brackets in a path or in an error are no markup."""
-    console.print(line, style=style, highlight=False, markup=False)
+    """Prints a line as it is: brackets are no markup, and what the terminal lacks is spelt out."""
+    text = printable(line, console.encoding)
+    console.print(text, style=style, highlight=False, markup=False)
 
 
 def warn(console: Console, message: str) -> None:

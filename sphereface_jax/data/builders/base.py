@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 
 from sphereface_jax.data.encoding import encoded_face
 from sphereface_jax.data.sources import FaceSource, open_source
-from sphereface_jax.data.text import existing_folder
+from sphereface_jax.data.text import existing_folder, printable
 
 
 class FaceDatasetBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
@@ -43,7 +43,7 @@ class FaceDatasetBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True
     @classmethod
     def face_features(cls, identities: Sequence[str] | None = None) -> Any:
         """The features of a set of faces with these names for labels, if they are known yet."""
-        names = list(identities) if identities is not None else None
+        names = storable_names(identities) if identities is not None else None
         return tfds.features.FeaturesDict(
             {
                 "image": tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg"),
@@ -71,7 +71,7 @@ class FaceDatasetBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict]]]:
         source = self.select(open_manual(Path(dl_manager.manual_dir)))
-        self.info.features["label"].names = list(source.identities)
+        self.info.features["label"].names = storable_names(source.identities)
         return {self.SPLIT: self._generate_examples(source)}
 
     def _generate_examples(self, source: FaceSource) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -82,6 +82,35 @@ class FaceDatasetBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True
     def select(self, source: FaceSource) -> FaceSource:
         """The part of the manual data that belongs to the data set."""
         return source
+
+
+def storable_names(identities: Sequence[str]) -> list[str]:
+    r"""Names as TFDS can store them: it keeps a name a line, stripped, in UTF-8.
+
+    What would not come back as it was, a newline, a blank at an end, a byte that is no UTF-8, is
+    written out with a backslash, so that no name shifts those after it.
+
+    Raises:
+      ValueError: two names become one.
+
+    Example:
+      >>> storable_names(["Ann", "Bob\nCo", " Cat"])
+      ['Ann', 'Bob\\nCo', '\\x20Cat']
+    """
+    stored = [_one_line(name) for name in identities]
+    seen: dict[str, str] = {}
+    for name, line in zip(identities, stored, strict=True):
+        if (other := seen.setdefault(line, name)) != name:
+            raise ValueError(f"identities: {other!r} and {name!r} are both stored as {line!r}")
+    return stored
+
+
+def _one_line(name: str) -> str:
+    text = "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in printable(name)
+    )
+    start, end = len(text) - len(text.lstrip()), len(text.rstrip())
+    return "\\x20" * start + text[start:end] + "\\x20" * (len(text) - max(end, start))
 
 
 def open_manual(directory: Path) -> FaceSource:

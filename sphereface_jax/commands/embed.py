@@ -1,0 +1,65 @@
+"""What `sphereface embed` does: every image under a folder to vectors in a file."""
+
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+
+from sphereface_jax.data.aligner import face_aligner
+from sphereface_jax.data.files import AtomicFile, require_writable_folder
+from sphereface_jax.data.finder import find_images_below, passed_over_table
+from sphereface_jax.data.images import ImagePaths
+from sphereface_jax.data.vectors import FaceVectors, save_vectors
+from sphereface_jax.embedder import FaceEmbedder
+from sphereface_jax.training.terminal import counting, say, say_found, warn
+
+
+def embed_folder(
+    run: Path,
+    directory: Path,
+    out: Path,
+    *,
+    align: bool,
+    on_error: Literal["raise", "skip"],
+    console: Console,
+) -> None:
+    """Embeds the images of a folder and writes them to an .npz file.
+
+    Args:
+      run: the run's folder.
+      directory: folder of images, at any depth.
+      out: the file; it must not exist yet.
+      align: detect and align each face first.
+      on_error: `raise` on an image that cannot be read or shows no face, or `skip`: it has no
+        vector. OUT.skipped.tsv lists these, and what in the folder is no image.
+      console: where to print.
+
+    Raises:
+      FileNotFoundError: there is no run, no such folder, or nowhere to write the file.
+      ValueError: the file is there; an image cannot be read or has the wrong size, it is named; or
+        none can be read.
+    """
+    if out.exists():
+        raise ValueError(
+            f"{out}: expected a file that does not exist yet; delete it or name another"
+        )
+    require_writable_folder(out)
+    found = find_images_below(directory)
+    say_found(console, found)
+    embedder = FaceEmbedder.from_run(run, aligner=face_aligner() if align else None)
+    errors: dict[int, str] | None = None if on_error == "raise" else {}
+    with counting(console, "embedding", "images", len(found.names)) as advance:
+        embeddings, mirrored = embedder.embed_source(
+            ImagePaths(found.paths), errors=errors, advance=advance
+        )
+    names = [Path(name).as_posix() for i, name in enumerate(found.names) if i not in (errors or {})]
+    save_vectors(out, FaceVectors(names, embeddings, mirrored))
+    count, dim = embeddings.shape
+    say(console, f"{out}: {count:,} embeddings of {dim} numbers")
+    skipped = [(found.names[i], why) for i, why in sorted((errors or {}).items())]
+    if skipped or found.passed_over:
+        table = out.with_name(f"{out.name}.skipped.tsv")
+        with AtomicFile(table) as file:
+            file.write(passed_over_table([*skipped, *found.passed_over]))
+        if skipped:
+            warn(console, f"{table}: {len(skipped):,} images have no vector")
