@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import os
+import zlib
 from pathlib import Path
 
 import cv2
@@ -15,6 +17,7 @@ from sphereface_jax.data.alignment import (
     Detection,
     NoFace,
     align_face,
+    check_face,
     choose_face,
     reference_points,
     similarity_transform,
@@ -194,7 +197,7 @@ def test_align_folder_by_landmarks(tmp_path: Path) -> None:
     assert read_image(tmp_path / "out/bob/0000.jpg").shape == (112, 96, 3)
     assert json.loads((tmp_path / "out/alignment.json").read_text()) == {
         "size": [112, 96],
-        "points": "points.txt",
+        "points": f"points.txt (CRC {zlib.crc32((tmp_path / 'points.txt').read_bytes()):08x})",
     }
     with pytest.raises(ValueError, match=r"found crops made with .*points\.txt"):
         align_folder(raw, tmp_path / "out", DETECTING)
@@ -216,6 +219,60 @@ def test_align_folder_gives_one_line(tmp_path: Path, prepare, message) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         align_folder(tmp_path / "raw", tmp_path / "out", DETECTING)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("angle", range(0, 360, 45))
+@pytest.mark.parametrize("turn", [0.0, 60.0, 90.0])
+def test_a_face_of_any_pose_passes(angle: float, turn: float) -> None:
+    face = POINTS - POINTS.mean(axis=0)
+    profile = face * [np.cos(np.radians(turn)), 1] + [8 * np.sin(np.radians(turn)), 0] * (
+        np.arange(5)[:, None] == 2
+    )
+    c, s = np.cos(np.radians(angle)), np.sin(np.radians(angle))
+    check_face(profile @ [[c, s], [-s, c]] + [75, 75], (150, 150))
+
+
+@pytest.mark.parametrize(
+    ("points", "message"),
+    [
+        (POINTS[[1, 0, 2, 4, 3]], "do not lie as a face's; expected left eye"),
+        (POINTS[:, ::-1], "x before y"),
+        (POINTS.T.reshape(5, 2), "x before y"),
+        (np.full((5, 2), 50.0), "do not lie as a face's"),
+        (2 * POINTS, r"centre \(151, 170\) is outside of the 150x150 image; .* another size"),
+    ],
+    ids=["swapped sides", "y before x", "all x first", "one point", "twice the size"],
+)
+def test_points_that_are_no_faces_are_left_out_by_name(
+    tmp_path: Path, points: np.ndarray, message: str
+) -> None:
+    lines = [
+        "\t".join([name, *map(str, np.ravel(given))])
+        for name, given in (("ann/0000.png", POINTS), ("ann/0001.png", points))
+    ]
+    (tmp_path / "points.txt").write_text("\n".join(lines))
+    aligner = face_aligner(landmarks=tmp_path / "points.txt")
+    image = np.zeros((150, 150, 3), np.uint8)
+    assert aligner(image, "ann/0000.png").shape == (112, 112, 3)
+    with pytest.raises(NoFace, match=message) as caught:
+        aligner(image, "ann/0001.png")
+    assert str(caught.value).startswith("ann/0001.png: ")
+
+
+def test_a_crop_is_made_anew_when_its_image_or_the_landmarks_are(tmp_path: Path) -> None:
+    raw, out = make_folder(tmp_path / "raw", {"ann": 2}), tmp_path / "out"
+    numbers = "\t".join(map(str, POINTS.ravel()))
+    points = tmp_path / "points.txt"
+    points.write_text(f"0000.png\t{numbers}\n0001.png\t{numbers}\n")
+    assert align_folder(raw, out, face_aligner(landmarks=points)).aligned == 2
+    write_image(raw / "ann" / "0000.png", make_face(7))
+    later = (out / "ann" / "0000.jpg").stat().st_mtime + 5
+    os.utime(raw / "ann" / "0000.png", (later, later))
+    summary = align_folder(raw, out, face_aligner(landmarks=points))
+    assert (summary.aligned, summary.kept) == (1, 1)
+    points.write_text(points.read_text().replace("60.0", "61.0"))
+    with pytest.raises(ValueError, match="expected crops made with"):
+        align_folder(raw, out, face_aligner(landmarks=points))
 
 
 def test_align_folder_never_writes_into_its_source(tmp_path: Path) -> None:

@@ -63,6 +63,16 @@ def test_a_folder_becomes_a_tfds_data_set(folder: ImageFolder, tmp_path: Path) -
     assert "tensorflow" not in sys.modules
 
 
+def test_images_that_changed_since_are_not_taken_for_those_prepared(
+    folder: ImageFolder, tmp_path: Path
+) -> None:
+    prepare(folder, tmp_path / "out", described_as=FROM)
+    first = Path(folder.describe(0))
+    first.write_bytes(first.read_bytes() + b"more")
+    with pytest.raises(ValueError, match=r"fingerprint.*delete it, or name another folder"):
+        prepare(folder, tmp_path / "out", described_as=FROM)
+
+
 def test_names_that_tfds_cannot_keep_shift_no_other(tmp_path: Path) -> None:
     names = {"a\nb": 1, " c ": 1, os.fsdecode(b"d\xe9"): 1, "e\u2028f": 1, "é": 1, "z": 2}
     folder = ImageFolder(make_folder(tmp_path / "faces", names, ".jpg"))

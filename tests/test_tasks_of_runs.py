@@ -137,6 +137,17 @@ def test_packs_are_scored_by_name(run: Path, tmp_path: Path) -> None:
     assert json.loads((run / "calibration.json").read_text())["pairs"] == "easy"
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_pack_of_too_few_pairs_is_named(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], count: int
+) -> None:
+    images = [encode_png(FACES[index]["image"]) for index in range(2 * count)]
+    write_pack(tmp_path / "mine.bin", images, np.arange(count) % 2 == 0)
+    said = refused(capsys, "evaluate", run, "--pack", tmp_path / "mine.bin")
+    assert "mine: " in said
+    assert "expected same and different pairs" in said
+
+
 def test_packs_of_one_name_are_refused(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -76,7 +76,7 @@ def evaluate(options: EvaluateOptions, *, console: Console) -> None:
         rival = None if options.against is None else _open_rival(options.against, options, console)
         tasks = [task for task, _ in chosen]
         scored = [
-            Scored(task, vectors, matched, {name: matched.scorers[name]() for name in names})
+            Scored(task, vectors, matched, _score(task, matched, names))
             for (task, names), (vectors, matched) in zip(
                 chosen, match_tasks(source, tasks, options.allow_missing), strict=True
             )
@@ -101,6 +101,18 @@ def evaluate(options: EvaluateOptions, *, console: Console) -> None:
         from sphereface_jax.commands.report import report
 
         report([source.run.path], console=console)
+
+
+def _score(task: Task, matched: Matched, names: Sequence[str]) -> dict[str, Result]:
+    """The results of the protocols named.
+
+    Raises:
+      ValueError: a protocol cannot be computed, for too few pairs say; names the list.
+    """
+    try:
+        return {name: matched.scorers[name]() for name in names}
+    except ValueError as error:
+        raise ValueError(f"{task.title}: {error}") from None
 
 
 def _open_run(options: EvaluateOptions, console: Console) -> VectorSource:

@@ -1,6 +1,7 @@
 """Aligning many faces: one aligner for images from anywhere, and a folder turned into crops."""
 
 import dataclasses
+import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sphereface_jax.data.alignment import FaceDetector, NoFace, align_face, choose_face
+from sphereface_jax.data.alignment import FaceDetector, NoFace, align_face, check_face, choose_face
 from sphereface_jax.data.files import AtomicFile, claim_folder
 from sphereface_jax.data.finder import (
     PassedOver,
@@ -57,7 +58,8 @@ class FaceAligner:
           uint8 [*image_size, 3], RGB.
 
         Raises:
-          NoFace: the detector sees none, or the landmark file does not have the image.
+          NoFace: the detector sees none, or the landmark file does not have the image, or has
+            points for it that cannot be a face's.
         """
         return align_face(image, self._points(image, name), self.image_size)
 
@@ -70,6 +72,10 @@ class FaceAligner:
         points = landmarks_of(self.landmarks or {}, name)
         if points is None:
             raise NoFace(f"{name}: not in the landmark file")
+        try:
+            check_face(points, image.shape[:2])
+        except NoFace as error:
+            raise NoFace(f"{name}: {error}") from None
         return points
 
 
@@ -88,7 +94,8 @@ def face_aligner(
     """
     if landmarks is not None:
         points = read_landmarks(landmarks)
-        return FaceAligner(image_size, landmarks=points, points_from=landmarks.name)
+        made_by = f"{landmarks.name} (CRC {zlib.crc32(landmarks.read_bytes()):08x})"
+        return FaceAligner(image_size, landmarks=points, points_from=made_by)
     from sphereface_jax.data.mtcnn import MtcnnDetector
 
     return FaceAligner(image_size, detector=MtcnnDetector(), points_from="mtcnn")
@@ -148,7 +155,8 @@ def align_folder(
 ) -> AlignSummary:
     """Aligns every image under a folder into another, under the same relative names, as JPEG.
 
-    Called again it goes on where it stopped: a crop that is there is whole. Images that cannot be
+    Called again it goes on where it stopped: a crop that is there is whole, and is made anew if its
+    image is newer. Images that cannot be
     read or have no face have no crop; they are listed in `OUT/skipped.tsv`, and after them what
     lies in the folder and is no image. A suffix that is not one of `IMAGE_SUFFIXES` stays part of
     the crop's name: `a.jfif` becomes `a.jfif.jpg`.
@@ -176,7 +184,7 @@ def align_folder(
     def work(index: int) -> str | None:
         """Why the image was skipped; an empty text if its crop was there; None if it is now."""
         crop = out / crops[index]
-        if crop.exists():
+        if crop.exists() and crop.stat().st_mtime >= paths[index].stat().st_mtime:
             return ""
         name = Path(found.names[index]).as_posix()
         try:

@@ -100,6 +100,38 @@ def similarity_transform(points: np.ndarray, targets: np.ndarray) -> np.ndarray:
     return np.column_stack([matrix, target_centre - matrix @ centre])
 
 
+_WORST_FIT = 0.45  # of the spread; a full profile, all points in one line, leaves 0.4
+
+
+def check_face(points: np.ndarray, shape: tuple[int, int]) -> None:
+    """Refuses five points that cannot be a face's in an image, as a wrong landmark file gives them.
+
+    Swapped sides, x and y in another order, and points of the image in another size are what such
+    files get wrong; a crop by them shows no face, or one upside down.
+
+    Args:
+      points: float [5, 2], x then y.
+      shape: height and width of the image.
+
+    Raises:
+      NoFace: the points' centre is outside of the image, or no similarity brings them near the
+        reference points.
+    """
+    centre = points.mean(axis=0)
+    if not (0 <= centre[0] < shape[1] and 0 <= centre[1] < shape[0]):
+        raise NoFace(
+            f"the landmarks' centre ({centre[0]:.0f}, {centre[1]:.0f}) is outside of the "
+            f"{shape[0]}x{shape[1]} image; are they of the image in another size?"
+        )
+    z, w = ((each - each.mean(axis=0)) @ [1, 1j] for each in (np.asarray(points), REFERENCE_POINTS))
+    spread = np.vdot(z, z).real * np.vdot(w, w).real
+    if spread <= 0 or 1 - abs(np.vdot(z, w)) ** 2 / spread > _WORST_FIT:
+        raise NoFace(
+            "the landmarks do not lie as a face's; expected left eye, right eye, nose, left and "
+            "right corner of the mouth as the viewer sees them, x before y"
+        )
+
+
 def align_face(
     image: np.ndarray, landmarks: np.ndarray, image_size: tuple[int, int] = (112, 112)
 ) -> np.ndarray:

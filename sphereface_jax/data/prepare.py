@@ -22,6 +22,7 @@ import numpy as np
 from sphereface_jax.data.aligner import FaceAligner
 from sphereface_jax.data.encoding import EncodedFace, encoded_face
 from sphereface_jax.data.files import AtomicFile, claim_folder
+from sphereface_jax.data.fingerprint import fingerprint
 from sphereface_jax.data.images import UnreadableImage
 from sphereface_jax.data.pipeline import available_cores
 from sphereface_jax.data.sources import FaceSource
@@ -93,7 +94,7 @@ def prepare(
       source: the faces.
       out: TFDS's `data_dir`; the data set goes into OUT/NAME/1.0.0.
       described_as: where the faces come from and how they are made, in JSON's types; a call with
-        another description into the same place is refused.
+        another description, or with images of other names or sizes, into the same place is refused.
       name: of the data set, as TFDS writes them: small letters, digits and `_`.
       split: the split's name.
       aligner: aligns the faces on the way.
@@ -107,7 +108,12 @@ def prepare(
     if not (name.isascii() and name.isidentifier() and name == name.lower()):
         raise ValueError(f"name: expected small letters, digits and '_', got {name!r}")
     directory = out / name / VERSION
-    plan = {"from": described_as, "images": len(source), "split": split}
+    plan = {
+        "from": described_as,
+        "images": len(source),
+        "split": split,
+        "fingerprint": fingerprint(source)[:16],
+    }
     if (directory / "summary.json").is_file():
         claim_folder(directory, "plan.json", plan, "a data set")
         advance(len(source))
