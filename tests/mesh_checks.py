@@ -243,7 +243,7 @@ def unsampled_rows_do_not_move(data, model):
     has_moved = np.any(np.asarray(state.prototypes) != before, axis=1)
     per_shard = has_moved.reshape(model, -1).sum(axis=1)
     held = np.clip(300 - np.arange(model) * (512 // model), 0, 512 // model)
-    np.testing.assert_array_equal(per_shard, np.minimum(held, 512 // model // 4))
+    np.testing.assert_array_equal(per_shard, np.minimum(held, -(-75 // model)))
     assert np.isfinite(metrics["loss"])
 
 

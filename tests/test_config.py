@@ -176,6 +176,7 @@ def other_value(name: str, value: Any) -> Any:
     special: dict[str, Any] = {
         "data.color_order": "rgb",
         "data.on_error": "skip",
+        "loss.sampling": "partial_fc_v2",
         "data.exclude": ["ann"],
         "data.image_size": [96, 112],
         "model.dtype": "bfloat16",

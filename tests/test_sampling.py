@@ -30,7 +30,7 @@ def test_a_sample_holds_the_batch_s_classes_and_others_once(rate):
     sampler = make_sampler(rate=rate)
     sample = sampler.draw(jax.random.key(0), LABELS)
     (rows,) = np.asarray(sample.rows)
-    assert len(rows) == max(5, 64 * rate)
+    assert len(rows) == max(5, 40 * rate)
     assert np.all(np.diff(rows) > 0)
     np.testing.assert_array_equal(rows[sample.labels], LABELS)
     assert sampler.classes_drawn == np.sum(rows < 40) == min(len(rows), 40)
@@ -54,7 +54,7 @@ def test_others_have_equal_chances():
     assert np.all(share[own] == 1)
     assert np.all(share[40:] == 0)
     others = np.delete(share[:40], own)
-    chance = (16 - len(own)) / 36  # the sample's other places, among the other classes
+    chance = (10 - len(own)) / 36  # the sample's other places, among the other classes
     assert np.all(np.abs(others - chance) < 5 * np.sqrt(chance * (1 - chance) / 2000))
 
 
@@ -82,7 +82,7 @@ def test_the_loss_of_a_sample_of_all_is_the_loss():
 
 @pytest.mark.parametrize("rate", [0.0, -1.0, 1.5])
 def test_a_rate_is_a_share(rate):
-    with pytest.raises(ValueError, match="rate: expected a share"):
+    with pytest.raises(ValueError, match="rate: expected a fraction"):
         make_sampler(rate=rate)
 
 
@@ -115,7 +115,7 @@ def test_only_sampled_rows_and_what_is_kept_for_them_move(tmp_path, optimizer, l
         state, _ = trainer.step(state, batch)
         is_drawn = np.zeros(512, bool)
         is_drawn[rows] = True
-        assert is_drawn.sum() == 52
+        assert is_drawn.sum() == 30
         whole = (before.prototypes, before.opt_state["prototypes"])
         after = (state.prototypes, state.opt_state["prototypes"])
         by_row = 0
@@ -136,16 +136,41 @@ def test_sampled_rows_are_updated_as_if_they_were_all(tmp_path):
     trainer = make_trainer(config, 300)
     state, batch = trainer.init(), batch_of(config, 300)
     classes = choose_classes(state, batch["label"], trainer.objective)
-    few = make_trainer(dataclasses.replace(config, loss=LossConfig("arcface")), 52)
-    padded = jnp.pad(classes.prototypes, ((0, 204), (0, 0)))
+    few = make_trainer(dataclasses.replace(config, loss=LossConfig("arcface")), 30)
+    padded = jnp.pad(classes.prototypes, ((0, 226), (0, 0)))
     start = dataclasses.replace(few.init(), params=jax.tree.map(jnp.copy, state.params))
     start = dataclasses.replace(start, prototypes=padded)
     expected, metrics = few.step(start, batch | {"label": classes.labels})
     state, sampled_metrics = trainer.step(state, batch)
     rows = np.asarray(classes.sample.rows[0])
-    np.testing.assert_allclose(state.prototypes[rows], expected.prototypes[:52], atol=1e-6)
+    np.testing.assert_allclose(state.prototypes[rows], expected.prototypes[:30], atol=1e-6)
     for name, value in metrics.items():
         np.testing.assert_allclose(sampled_metrics[name], value, rtol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize(("num_classes", "rows"), [(257, 512), (300, 512), (256, 256)])
+def test_the_rate_counts_classes_not_rows(num_classes, rows):
+    sampler = Sampler(rows=rows, num_classes=num_classes, rate=0.1, batch_size=8)
+    assert sampler.drawn_per_shard == -(-num_classes // 10)
+
+
+def test_by_partial_fc_v2_rows_that_are_not_drawn_decay_and_coast(tmp_path):
+    loss = LossConfig("arcface", sample_rate=0.1, sampling="partial_fc_v2")
+    config = tiny_config(tmp_path, loss=loss)
+    trainer = make_trainer(config, 300)
+    state = trainer.init()
+    rate, decay = config.optimizer.learning_rate, config.optimizer.weight_decay
+    velocity, batch = np.zeros(state.prototypes.shape, np.float32), batch_of(config, 300)
+    for _ in range(2):
+        before = np.asarray(state.prototypes)
+        rows = np.asarray(choose_classes(state, batch["label"], trainer.objective).sample.rows[0])
+        others = np.setdiff1d(np.arange(300), rows)
+        state, _ = trainer.step(state, batch)
+        after = np.asarray(state.prototypes)
+        moved = 0.9 * velocity + rate * decay * before
+        np.testing.assert_allclose(after[others], (before - moved)[others], rtol=1e-5, atol=1e-8)
+        assert np.all(np.abs(after - before)[rows].max(axis=1) > 0)
+        velocity = before - after
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

@@ -1,7 +1,7 @@
-"""PartialFC: a batch is compared with its own classes and a random share of the others.
+"""PartialFC: a batch is compared with its own classes and a random fraction of the others.
 
 Every shard of the classes draws for itself, as many as every other, so that no shape depends on
-what is drawn. What is drawn stays in the order of the classes; so rows that are no classes, which
+what is drawn. What is drawn stays in the order of the classes; so rows that are not classes, which
 are drawn only where a shard has no more classes, come last of all, and their number is known.
 
 References:
@@ -44,12 +44,12 @@ class Sampler:
     Attributes:
       rows: of the prototypes, a multiple of the shards.
       num_classes: rows from here on are no classes.
-      rate: share of a shard's rows that is drawn; at least room for the batch's own classes.
+      rate: fraction of the classes that is drawn; at least room for the batch's own classes.
       batch_size: B.
       mesh: whose axis "model" the rows are cut along; None: they are all on every device.
 
     Raises:
-      ValueError: if the rate is no share.
+      ValueError: if the rate is not in (0, 1].
     """
 
     rows: int
@@ -59,7 +59,7 @@ class Sampler:
     mesh: Mesh | None = None
 
     def __post_init__(self) -> None:
-        _checks.require(0 < self.rate <= 1, "rate", "a share in (0, 1]", self.rate)
+        _checks.require(0 < self.rate <= 1, "rate", "a fraction in (0, 1]", self.rate)
 
     @property
     def shards(self) -> int:
@@ -75,7 +75,8 @@ class Sampler:
     def drawn_per_shard(self) -> int:
         """S, how many rows a shard draws."""
         own = min(self.batch_size, self.rows_per_shard)
-        return max(math.ceil(self.rate * self.rows_per_shard), own)
+        asked = math.ceil(self.rate * self.num_classes / self.shards)
+        return min(max(asked, own), self.rows_per_shard)
 
     @property
     def classes_drawn(self) -> int:

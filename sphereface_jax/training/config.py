@@ -106,7 +106,11 @@ class LossConfig:
     class_block: int | None = setting(None, "free", COUNT)
     """Look at so many classes at a time, 4096 say, where there is no memory for all logits."""
     sample_rate: float = setting(1.0, "fixed", Range(0, 1, open_low=True))
-    """Compare with a random share of the other classes each step (PartialFC); 1: with all."""
+    """Compare with a random fraction of the other classes each step (PartialFC); 1: with all."""
+    sampling: Literal["partial_fc", "partial_fc_v2"] = setting("partial_fc", "fixed")
+    """What happens to the prototypes that a step did not draw: they stay as they are, momentum
+    too (partial_fc), or they decay and go on by their momentum (partial_fc_v2, as in
+    InsightFace's code of that name)."""
     options: dict[str, str] = setting(dict, "fixed")
     """Further hyper-parameters of the loss, as NAME VALUE pairs; the docs list them."""
     lambda_base: float = setting(1000.0, "fixed", NOT_NEGATIVE)

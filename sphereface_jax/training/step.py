@@ -50,6 +50,7 @@ def make_train_step(
         found = gradient(trained, state, classes, batch["image"])
         norm = optax.tree.norm(found.by)
         grads = _clipped(found.by, norm, clip_norm)
+        trained["prototypes"], grads["prototypes"] = classes.to_update(state, grads["prototypes"])
         updated = {}
         for name, weights in trained.items():
             updates, opt_state[name] = tx.update(grads[name], opt_state[name], weights)

@@ -1,7 +1,9 @@
-"""The classes that a step looks at: all, or a sample whose rows are updated as if they were all.
+"""The classes that a step looks at: all, or a sample of them.
 
-The optimiser sees the drawn rows only, of the prototypes and of whatever it keeps for each of them.
-The others stay as they are to the last bit: no decay, no momentum. What it counts goes on for all.
+By "partial_fc" the optimiser sees the drawn rows only, of the prototypes and of whatever it keeps
+for each of them. The others stay as they are to the last bit: no decay, no momentum; what it counts
+goes on for all. By "partial_fc_v2" it sees all rows, those not drawn with gradient zero, so that
+they decay and go on by their momentum.
 """
 
 from dataclasses import dataclass
@@ -36,6 +38,11 @@ class StepClasses:
     class_margins: jax.Array | None
     num_classes: int
 
+    def to_update(self, state: TrainState, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Returns the rows that the optimiser updates, and their gradient."""
+        del state
+        return self.prototypes, gradient
+
     def put_back(
         self, state: TrainState, prototypes: jax.Array, opt_state: optax.OptState
     ) -> tuple[jax.Array, optax.OptState]:
@@ -51,15 +58,26 @@ class SampledClasses(StepClasses):
     Attributes:
       sampler: took the rows.
       sample: which they are.
+      coast: whether the rows that are not drawn go on by their decay and momentum.
     """
 
     sampler: Sampler
     sample: Sample
+    coast: bool
+
+    def to_update(self, state: TrainState, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Returns the rows that the optimiser updates, and their gradient."""
+        if not self.coast:
+            return self.prototypes, gradient
+        zeros = jnp.zeros_like(state.prototypes)
+        return state.prototypes, self.sampler.put(self.sample, zeros, gradient)
 
     def put_back(
         self, state: TrainState, prototypes: jax.Array, opt_state: optax.OptState
     ) -> tuple[jax.Array, optax.OptState]:
         """Returns all prototypes and the optimiser's whole state, given what became of these."""
+        if self.coast:
+            return prototypes, opt_state
         shape = state.prototypes.shape
 
         def put(whole: jax.Array, drawn: jax.Array) -> jax.Array:
@@ -100,15 +118,17 @@ def choose_classes(state: TrainState, labels: jax.Array, objective: Objective) -
     def take(leaf: jax.Array) -> jax.Array:
         return sampler.take(sample, leaf) if jnp.shape(leaf) == prototypes.shape else leaf
 
+    coast = objective.config.sampling == "partial_fc_v2"
     return SampledClasses(
         prototypes=take(prototypes),
-        opt_state=jax.tree.map(take, opt_state),
+        opt_state=opt_state if coast else jax.tree.map(take, opt_state),
         labels=sample.labels,
         keys=example_keys,
         class_margins=None if margins is None else sampler.take(sample, margins),
         num_classes=sampler.classes_drawn,
         sampler=sampler,
         sample=sample,
+        coast=coast,
     )
 
 

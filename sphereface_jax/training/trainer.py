@@ -102,7 +102,7 @@ def make_trainer(
     )
     name = config.optimizer.name if tx is None else "the one given"
     tx = tx or make_optimizer(config.optimizer, config.steps)
-    if config.loss.sample_rate < 1:
+    if config.loss.sample_rate < 1 and config.loss.sampling == "partial_fc":
         require_rowwise(tx, name)
     graph = make_graph(config)
     init = make_init(config, objective, tx)
