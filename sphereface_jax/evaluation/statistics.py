@@ -62,7 +62,7 @@ def bootstrap_interval(
         )
     values = [
         statistic(weights)
-        for block in _drawn_weights(left, right, num_draws=num_draws, seed=seed)
+        for block in drawn_weights(left, right, num_draws=num_draws, seed=seed)
         for weights in block
     ]
     return _interval(np.array(values), confidence)
@@ -114,7 +114,7 @@ def verification_intervals(
         )
     }
     values: dict[tuple[str, str], list[NDArray[np.float64]]] = {key: [] for key in statistics}
-    for block in _drawn_weights(
+    for block in drawn_weights(
         people[pairs.left], people[pairs.right], num_draws=num_draws, seed=seed
     ):
         for key, statistic in statistics.items():
@@ -125,7 +125,7 @@ def verification_intervals(
     return intervals
 
 
-def _drawn_weights(
+def drawn_weights(
     left: NDArray, right: NDArray, *, num_draws: int, seed: int
 ) -> Iterator[NDArray[np.float64]]:
     """The weights of the pairs [d, P] on some draws at a time; draws without a pair are left out.
