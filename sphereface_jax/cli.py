@@ -17,6 +17,11 @@ from rich.console import Console
 from tyro.conf import Positional, arg
 
 from sphereface_jax.commands.evaluate_options import EvaluateOptions
+from sphereface_jax.commands.reference_options import (
+    BridgeOptions,
+    EnrollOptions,
+    IdentifyOptions,
+)
 from sphereface_jax.commands.weight_options import ExportOptions, ImportOptions
 from sphereface_jax.training.config import ProcessConfig, TrainConfig
 from sphereface_jax.training.terminal import show_anywhere
@@ -138,18 +143,58 @@ def compare(
     second: Positional[Path],
     *,
     align: bool = False,
+    gallery_size: int | None = None,
+    min_length: float = 0.0,
 ) -> None:
-    """Say how alike two faces are, and whether they are one person.
+    """Say how alike two faces are, whether they are one person, and what that is worth.
 
     Args:
       run: folder of the run.
       first: a face, aligned unless --align.
       second: another.
       align: detect and align each face first.
+      gallery_size: say how often a stranger scores as high with anybody of a gallery of this size.
+      min_length: do not decide where an embedding is shorter, as those of bad pictures are.
     """
     from sphereface_jax.commands.calibration import compare_faces
 
-    compare_faces(run, first, second, align=align, console=Console(soft_wrap=True))
+    compare_faces(
+        run,
+        first,
+        second,
+        align=align,
+        console=Console(soft_wrap=True),
+        gallery_size=gallery_size,
+        min_length=min_length,
+    )
+
+
+@app.command
+def enroll(options: Annotated[EnrollOptions, arg(name="")]) -> None:
+    """Enroll people by their pictures, for `identify`, or remove them.
+
+    A person's vector is the mean of their pictures' embeddings, so longer ones weigh more. Whoever
+    is enrolled already is enrolled anew.
+    """
+    from sphereface_jax.commands.references import enroll as enroll_people
+
+    enroll_people(options, console=Console(soft_wrap=True))
+
+
+@app.command
+def identify(options: Annotated[IdentifyOptions, arg(name="")]) -> None:
+    """Say who of the enrolled people each picture shows, or that it shows nobody."""
+    from sphereface_jax.commands.references import identify as identify_images
+
+    identify_images(options, console=Console(soft_wrap=True))
+
+
+@app.command
+def bridge(options: Annotated[BridgeOptions, arg(name="")]) -> None:
+    """Learn a map from an old network's vectors to a new one's, so that people stay enrolled."""
+    from sphereface_jax.commands.bridge import bridge as learn_bridge
+
+    learn_bridge(options, console=Console(soft_wrap=True))
 
 
 @app.command

@@ -7,7 +7,7 @@ many images a call brings.
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self, get_args, overload
 
 import numpy as np
 
@@ -66,14 +66,38 @@ class FaceEmbedder:
         """
         return cls(load_run(path), batch_size=batch_size, aligner=aligner)
 
+    @overload
+    def embed(
+        self,
+        images: Image | Sequence[Image],
+        *,
+        flip: Flip = ...,
+        lengths: Literal[False] = ...,
+        advance: Callable[[int], None] = ...,
+    ) -> np.ndarray: ...
+
+    @overload
+    def embed(
+        self,
+        images: Image | Sequence[Image],
+        *,
+        flip: Flip = ...,
+        lengths: Literal[True],
+        advance: Callable[[int], None] = ...,
+    ) -> tuple[np.ndarray, np.ndarray]: ...
+
     def embed(
         self,
         images: Image | Sequence[Image],
         *,
         flip: Flip = "none",
+        lengths: bool = False,
         advance: Callable[[int], None] = lambda count: None,
-    ) -> np.ndarray:
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """Returns embeddings of unit length, float32 [N, D], or [N, 2D] where concatenated.
+
+        With `lengths`, also returns the length [N] that each had before, which margin losses tend
+        to make small for bad pictures; `sphereface evaluate` draws errors against it.
 
         Args:
           images: one image or several: paths, RGB arrays uint8 [H, W, 3], images of PIL; an array
@@ -82,6 +106,7 @@ class FaceEmbedder:
           flip: "none" leaves mirror images out, "averaged" takes the mean of the two embeddings,
             "concatenated" joins them: only the cosines of the last are those of `sphereface
             compare`, and fit the threshold that `sphereface evaluate` stores.
+          lengths: return the pair (embeddings, lengths).
           advance: called with the number of images done since the last call.
 
         Raises:
@@ -93,8 +118,9 @@ class FaceEmbedder:
         source = GivenImages(images)
         views = self._embed_views(source, mirror=flip != "none", advance=advance)
         joined = views.reshape(len(views), -1) if flip == "concatenated" else views.mean(axis=1)
-        lengths = np.linalg.norm(joined, axis=1, keepdims=True)
-        return joined / np.maximum(lengths, np.finfo(np.float32).tiny)
+        norms = np.linalg.norm(joined, axis=1)
+        unit = joined / np.maximum(norms[:, None], np.finfo(np.float32).tiny)
+        return (unit, norms) if lengths else unit
 
     def embed_source(
         self,

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from sphereface_jax.commands.likelihood import describe_evidence, read_likelihood
 from sphereface_jax.data.aligner import face_aligner
 from sphereface_jax.embedder import FaceEmbedder
 from sphereface_jax.evaluation.calibration import OperatingPoint, describe_rate
@@ -99,8 +100,17 @@ def calibrate(
     return f"{run / _FILE}: {said}"
 
 
-def compare_faces(run: Path, first: Path, second: Path, *, align: bool, console: Console) -> None:
-    """Prints cosine, angle, and same or different at the run's operating point.
+def compare_faces(
+    run: Path,
+    first: Path,
+    second: Path,
+    *,
+    align: bool,
+    console: Console,
+    gallery_size: int | None = None,
+    min_length: float = 0.0,
+) -> None:
+    """Prints cosine, angle, same or different at the run's operating point, and what that is worth.
 
     Args:
       run: the run's folder.
@@ -108,24 +118,52 @@ def compare_faces(run: Path, first: Path, second: Path, *, align: bool, console:
       second: another.
       align: detect and align each face first.
       console: where to print.
+      gallery_size: say how often a stranger would score as high with anybody of so many people.
+      min_length: refuse to decide where an embedding is shorter, as those of bad pictures are.
 
     Raises:
       FileNotFoundError: there is no run.
       ValueError: an image cannot be read or has the wrong size; it is named.
     """
     embedder = FaceEmbedder.from_run(run, aligner=face_aligner() if align else None)
-    left, right = embedder.embed([first, second], flip="concatenated").astype(np.float64)
+    vectors, lengths = embedder.embed([first, second], flip="concatenated", lengths=True)
+    left, right = vectors.astype(np.float64)
     cosine = float(np.clip(left @ right, -1, 1))
     line = f"cosine {cosine:.4f}, angle {np.degrees(np.arccos(cosine)):.1f}°"
+    short = [
+        f"{path} has length {length:.3f}"
+        for path, length in zip((first, second), lengths.tolist(), strict=True)
+        if length < min_length
+    ]
+    if short:
+        say(console, f"{line}: not decided, for {' and '.join(short)}, below {min_length:g}")
+        return
     point = read_calibration(run)
     if point is None:
         line += "; no threshold yet: `sphereface evaluate RUN --pairs FILE --images DIR` sets it"
     else:
         verdict = "same person" if cosine > point["threshold"] else "different people"
         line += f": {verdict} at {describe_calibration(point)}"
-        if point["step"] != embedder.run.step:
-            line += (
-                f"; it is of step {point['step']} and the run is at {embedder.run.step}: "
-                "`sphereface evaluate --recalibrate` measures it again"
-            )
+        line += _if_outdated(point["step"], embedder.run.step)
     say(console, line)
+    evidence = read_likelihood(run)
+    if evidence is None:
+        if point is not None or gallery_size is not None:
+            say(
+                console,
+                "no likelihood ratio yet: `sphereface evaluate RUN --pairs FILE --images DIR "
+                "--recalibrate` measures it where the pairs name their people",
+            )
+        return
+    lines = describe_evidence(evidence, cosine, gallery_size=gallery_size)
+    for text in [*lines[:-1], lines[-1] + _if_outdated(int(evidence.step), embedder.run.step)]:
+        say(console, text)
+
+
+def _if_outdated(measured: int, now: int) -> str:
+    if measured == now:
+        return ""
+    return (
+        f"; it is of step {measured} and the run is at {now}: "
+        "`sphereface evaluate --recalibrate` measures it again"
+    )

@@ -11,6 +11,8 @@ import numpy as np
 from rich.console import Console
 
 from sphereface_jax.commands.evaluate_options import EvaluateOptions
+from sphereface_jax.commands.likelihood import FILE as LIKELIHOOD
+from sphereface_jax.commands.likelihood import Measured, measure, say_measured, store_likelihood
 from sphereface_jax.commands.task_choice import Progress, choose_tasks
 from sphereface_jax.commands.vector_sources import (
     RunVectors,
@@ -18,6 +20,7 @@ from sphereface_jax.commands.vector_sources import (
     VectorSource,
     refuse_missing,
 )
+from sphereface_jax.data.pairs import read_groups
 from sphereface_jax.data.vectors import FaceVectors
 from sphereface_jax.evaluation.calibration import TooFewPairsError
 from sphereface_jax.evaluation.geometry_measures import GeometryResult, prototype_spread
@@ -42,6 +45,7 @@ class Scored:
     rivals: dict[str, tuple[VerificationResult, McNemarResult]] = dataclasses.field(
         default_factory=dict
     )
+    measured: Measured | None = None
 
     @property
     def verified(self) -> dict[str, VerificationResult]:
@@ -86,17 +90,21 @@ def evaluate(options: EvaluateOptions, *, console: Console) -> None:
         _add_prototypes(scored, source)
     if rival is not None:
         _add_rivals(scored, source, rival, options.allow_missing)
+    _add_evidence(scored, source, options)
     numbers = {**to_json(scored, source, rival), "align": options.align}
     if options.json is not None:
         write_json(options.json, numbers)
     # All is kept before any of it is shown: what a terminal cannot take costs no work.
-    said = ""
+    lines: list[str] = []
     if isinstance(source, RunVectors):
-        said = _calibrate(scored, source, options)
+        lines = _calibrate(scored, source, options)
         _keep(scored, source, numbers)
     _print(scored, source, rival, console)
-    if said:
-        say(console, said)
+    for each in scored:
+        if each.measured is not None:
+            say_measured(each.measured, console)
+    for line in lines:
+        say(console, line)
     if isinstance(source, RunVectors):
         from sphereface_jax.commands.report import report
 
@@ -148,6 +156,35 @@ def _add_intervals(scored: Sequence[Scored]) -> None:
             each.intervals = verification_intervals(each.verified, tested.pairs, tested.people)
 
 
+def _add_evidence(scored: Sequence[Scored], source: VectorSource, options: EvaluateOptions) -> None:
+    """Measures likelihood ratios, groups and rejects, where pairs of images name their people.
+
+    The rates that need a threshold take the one that is, or is about to be, the run's.
+    """
+    from sphereface_jax.commands.calibration import read_calibration
+
+    groups = None if options.groups is None else read_groups(options.groups)
+    run = source.run if isinstance(source, RunVectors) else None
+    for each in scored:
+        tested, choose = each.matched.tested, each.matched.operating_point
+        if choose is None or tested is None or not each.verified:
+            continue
+        stored = None if run is None or options.recalibrate else read_calibration(run.path)
+        try:
+            threshold = choose(options.max_far).threshold if stored is None else stored["threshold"]
+        except TooFewPairsError:
+            threshold = choose(None).threshold
+        each.measured = measure(
+            tested,
+            each.vectors,
+            title=each.task.title,
+            step=0 if run is None else run.step,
+            threshold=threshold,
+            method=options.likelihood,
+            groups=groups,
+        )
+
+
 def _add_prototypes(scored: Sequence[Scored], source: RunVectors) -> None:
     prototypes = np.asarray(source.run.prototypes[: source.run.num_classes])
     for each in scored:
@@ -177,7 +214,7 @@ def _add_rivals(
             each.rivals[name] = their_result, test
 
 
-def _calibrate(scored: Sequence[Scored], source: RunVectors, options: EvaluateOptions) -> str:
+def _calibrate(scored: Sequence[Scored], source: RunVectors, options: EvaluateOptions) -> list[str]:
     """Calibrates the run on the first list that has pairs of images; says what it stored."""
     from sphereface_jax.commands.calibration import calibrate
 
@@ -187,8 +224,8 @@ def _calibrate(scored: Sequence[Scored], source: RunVectors, options: EvaluateOp
             try:
                 point = choose(options.max_far)
             except TooFewPairsError as error:
-                return f"warning: --{str(error).replace('_', '-')}; no threshold is stored"
-            return calibrate(
+                return [f"warning: --{str(error).replace('_', '-')}; no threshold is stored"]
+            line = calibrate(
                 source.run.path,
                 point,
                 pairs=each.task.title,
@@ -196,7 +233,20 @@ def _calibrate(scored: Sequence[Scored], source: RunVectors, options: EvaluateOp
                 max_far=options.max_far,
                 replace=options.recalibrate,
             )
-    return ""
+            return [line, *_store_likelihood(each.measured, source, options)]
+    return []
+
+
+def _store_likelihood(
+    measured: Measured | None, source: RunVectors, options: EvaluateOptions
+) -> list[str]:
+    if measured is None:
+        return []
+    path = source.run.path / LIKELIHOOD
+    if path.is_file() and not options.recalibrate:
+        return [f"{path}: what is there stays; --recalibrate replaces it"]
+    store_likelihood(source.run.path, measured.evidence)
+    return [f"{path}: likelihood ratios for `sphereface compare`"]
 
 
 def _keep(scored: Sequence[Scored], source: RunVectors, numbers: dict[str, Any]) -> None:
@@ -243,8 +293,10 @@ def to_json(
     scored: Sequence[Scored], source: VectorSource, rival: VectorSource | None = None
 ) -> dict[str, Any]:
     """Returns the JSON of an evaluation: {"protocols": {name: numbers}}, rates as fractions."""
-    protocols = {}
+    protocols, evidence = {}, {}
     for each in scored:
+        if each.measured is not None:
+            evidence[each.task.title] = each.measured.to_json()
         left_out = {
             f"{unit.replace(' ', '_')}_left_out": listed - kept
             for unit, (kept, listed) in each.matched.used.items()
@@ -266,7 +318,7 @@ def to_json(
                     **test.to_json(),
                 }
             protocols[each.task.prefix + name] = entry
-    return {"protocols": protocols, "vectors": source.name}
+    return {"protocols": protocols, "vectors": source.name, "evidence": evidence}
 
 
 def _print(

@@ -5,6 +5,7 @@ A light module, for the command line is read before anything heavy is imported.
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from tyro.conf import Positional, UseAppendAction
 
@@ -57,7 +58,11 @@ class EvaluateOptions:
     max_far: float | None = None
     """Calibrate to this false accept rate at most, not to the best accuracy."""
     recalibrate: bool = False
-    """Replace the threshold that is stored with the run."""
+    """Replace the threshold and the likelihood ratios that are stored with the run."""
+    likelihood: Literal["logistic", "isotonic"] = "logistic"
+    """How cosines of --pairs become likelihood ratios: a line, or any non-decreasing function."""
+    groups: Path | None = None
+    """People's groups, 'Name<TAB>group' per line: errors of --pairs within and across them."""
     json: Path | None = None
     """Where to write the numbers."""
 
@@ -113,6 +118,8 @@ class EvaluateOptions:
             raise ValueError(f"--align: expected photographs of --images to align, got {got}")
 
     def _check_outcome(self) -> None:
+        if self.groups is not None and self.pairs is None:
+            raise ValueError("--groups: expected --pairs, whose people are in groups, got none")
         if self.max_far is not None and not 0 < self.max_far < 1:
             raise ValueError(f"--max-far: expected a rate in (0, 1), got {self.max_far}")
         if self.run is None and (self.recalibrate or self.max_far is not None):

@@ -62,24 +62,33 @@ def load_evidence(run: Path, cls: type[Evidence], pattern: str) -> dict[str, Evi
     Raises:
       ValueError: a file is damaged or something else; it is named.
     """
-    found = {}
-    for path in sorted((run / "evidence").glob(f"{pattern}.npz")):
-        try:
-            with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-                found[path.stem] = from_arrays(cls, {name: file[name] for name in file.files})
-        except (
-            ValueError,
-            OSError,
-            EOFError,
-            KeyError,
-            AttributeError,
-            zipfile.BadZipFile,
-        ) as error:
-            raise ValueError(
-                f"{path}: expected a report's evidence, got {error}; delete it, and the next "
-                "`sphereface evaluate` writes it again"
-            ) from None
-    return found
+    return {
+        path.stem: read_arrays(path, cls)
+        for path in sorted((run / "evidence").glob(f"{pattern}.npz"))
+    }
+
+
+def read_arrays(path: Path, cls: type[Evidence]) -> Evidence:
+    """Reads one .npz file of a kind of evidence; nothing is unpickled.
+
+    Raises:
+      ValueError: the file is damaged or something else; it is named.
+    """
+    try:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            return from_arrays(cls, {name: file[name] for name in file.files})
+    except (
+        ValueError,
+        OSError,
+        EOFError,
+        KeyError,
+        AttributeError,
+        zipfile.BadZipFile,
+    ) as error:
+        raise ValueError(
+            f"{path}: expected a report's evidence, got {error}; delete it, and the next "
+            "`sphereface evaluate` writes it again"
+        ) from error
 
 
 def keep_pairs(

@@ -2,7 +2,8 @@
 
 A pairs file opens with `folds<TAB>pairs` (or the number of pairs alone), which is per fold and per
 kind: LFW's `10 300` announces ten folds of 300 same and 300 different pairs. A line of three fields
-`Name 1 4` is two images of one person, a line of four `Name 3 Other 2` one image each of two.
+`Name 1 4` is two images of one person, a line of four `Name 3 Other 2` one image each of two. A
+further field, which is not a number, names the group that both people belong to.
 
 Reference: Huang et al., "Labeled Faces in the Wild", 2007.
 """
@@ -29,12 +30,14 @@ class NamedPairs:
       right: the second.
       is_same: bool [P], whether both show one person.
       folds: int32 [P], as the file numbers them, or from 0; all 0 in a file without folds.
+      groups: [P] the group of each pair, "" where the file gives none; () if it never does.
     """
 
     left: tuple[str, ...]
     right: tuple[str, ...]
     is_same: np.ndarray
     folds: np.ndarray
+    groups: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.left)
@@ -65,13 +68,38 @@ def read_pairs(path: str | os.PathLike[str]) -> NamedPairs:
             f"{path}:1: the header announces {folds} x 2 x {per_kind} = {folds * 2 * per_kind} "
             f"pairs, found {len(rows)}; is the file cut short?"
         )
-    left, right, is_same = zip(*rows, strict=True)
+    left, right, is_same, groups = zip(*rows, strict=True)
     return NamedPairs(
         left,
         right,
         np.array(is_same, bool),
         np.repeat(np.arange(folds, dtype=np.int32), 2 * per_kind),
+        groups if any(groups) else (),
     )
+
+
+def read_groups(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Reads a list of people and their groups, `Name<TAB>group` per line.
+
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: a line of another form, a person in two groups, or no lines.
+    """
+    groups: dict[str, str] = {}
+    for number, line in enumerate(read_lines(path, "a list of people and groups"), start=1):
+        if not line.strip():
+            continue
+        fields = [field.strip() for field in line.split("\t")] if "\t" in line else line.split()
+        if len(fields) != 2 or not all(fields):
+            raise ValueError(f"{path}:{number}: expected 'Name<TAB>group', found {line[:60]!r}")
+        if groups.setdefault(fields[0], fields[1]) != fields[1]:
+            raise ValueError(
+                f"{path}:{number}: expected one group for {fields[0]}, found "
+                f"{groups[fields[0]]!r} and {fields[1]!r}"
+            )
+    if not groups:
+        raise ValueError(f"{path}: expected people and their groups, found none")
+    return groups
 
 
 def find_images(
@@ -129,14 +157,17 @@ def _parse_header(line: str, path: str | os.PathLike[str]) -> tuple[int, int]:
     return (1, numbers[0]) if len(numbers) == 1 else (numbers[0], numbers[1])
 
 
-def _parse_pair(line: str, where: str) -> tuple[str, str, bool]:
+def _parse_pair(line: str, where: str) -> tuple[str, str, bool, str]:
     fields = [field.strip() for field in line.split("\t")] if "\t" in line else line.split()
+    group = ""
+    if len(fields) in (4, 5) and not is_whole(fields[-1]):
+        group = fields.pop()
     if len(fields) == 3:
         name, first, second = fields
-        return _image_name(name, first, where), _image_name(name, second, where), True
+        return _image_name(name, first, where), _image_name(name, second, where), True, group
     if len(fields) == 4:
         name, first, other, second = fields
-        return _image_name(name, first, where), _image_name(other, second, where), False
+        return _image_name(name, first, where), _image_name(other, second, where), False, group
     raise ValueError(
         f"{where}: expected 3 fields (same person) or 4 (different), found {len(fields)}: "
         f"{line[:60]!r}; where a name has spaces, part the fields by tabs"

@@ -111,7 +111,8 @@ def group_errors(
     left, right = np.asarray(left_identities), np.asarray(right_identities)
     wrong = np.where(same, scores <= threshold, scores > threshold)
     target = float(wrong[~same].mean())
-    p_values, worst = {}, {}
+    p_values: dict[str, dict[str, float]] = {}
+    worst: dict[str, str] = {}
     for kind, of_kind in (("false_accepts", ~same), ("false_rejects", same)):
         inside = of_kind & np.isin(group, names)
         p_values[kind] = _against_others(
@@ -125,12 +126,12 @@ def group_errors(
     report = {}
     for name in [*names, *([ACROSS] if np.any(group == ACROSS) else [])]:
         chosen = group == name
-        rates = [
-            _rate(wrong, left, right, chosen & kind, everybody)
-            for kind, everybody in ((~same, effects[0]), (same, effects[1]))
-        ]
+        accepts, rejects = (
+            _rate(wrong, left, right, chosen & of_kind, everybody)
+            for of_kind, everybody in ((~same, effects[0]), (same, effects[1]))
+        )
         measured = _calibration_costs(calibration, scores[chosen], same[chosen])
-        report[name] = GroupErrors(*rates, *measured, _too_small(rates[0], target))
+        report[name] = GroupErrors(accepts, rejects, *measured, _too_small(accepts, target))
     return GroupReport(
         threshold, report, worst, p_values,
         _threshold_for(worst.get("false_accepts"), scores, same, group, target),

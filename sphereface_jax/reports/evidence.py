@@ -8,6 +8,7 @@ RUN/evidence/pairs-LIST.npz     PairEvidence of a list of pairs
 RUN/evidence/people-SET.npz     PeopleEvidence of the people of a test
 RUN/evidence/training.npz       PeopleEvidence of some of the people who were learnt
 RUN/evidence/prototypes.npz     PrototypeEvidence
+RUN/likelihood.npz              LikelihoodEvidence of the pairs behind the run's threshold
 
 Every field of a class is the array of that name; a dictionary of arrays is `FIELD/KEY`. Pictures
 are JPEG bytes one after another, with the place where each one ends.
@@ -136,6 +137,53 @@ class PrototypeEvidence:
     dimension: NDArray[np.int64]
     nearest: NDArray[np.float32]
     angles: NDArray[np.int64]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LikelihoodEvidence:
+    """What turns a cosine of a run into evidence; people are numbers, not names.
+
+    Attributes:
+      title: text [], the list's name.
+      step: int64 [], of the weights.
+      method: text [], of the calibration.
+      cllr: float64 [], on pairs held out from the calibration, fold by fold.
+      min_cllr: float64 [], what discrimination alone costs.
+      is_same: bool [P].
+      cosine: float32 [P].
+      held_out: float32 [P], log likelihood ratio by a calibration without the pair's fold.
+      left: int32 [P], the person on the left of each pair.
+      right: int32 [P].
+      knots: float64 [K], cosines of the calibration's curve.
+      log_lr: float64 [K], natural log of the likelihood ratio there.
+      low: float64 [K], the lower end of its 95 % interval over people.
+      high: float64 [K], the upper end.
+      highest: float32 [M, H], the highest cosines of a picture of each person with others'.
+      rejected: float64 [F], fractions of the pictures refused, those with short embeddings first.
+      min_length: float64 [F], the shortest length kept.
+      rejected_frr: float64 [F], false reject rate at the run's threshold among the others.
+      rejected_far: float64 [F], false accept rate among them.
+    """
+
+    title: NDArray
+    step: NDArray[np.int64]
+    method: NDArray
+    cllr: NDArray[np.float64]
+    min_cllr: NDArray[np.float64]
+    is_same: NDArray[np.bool_]
+    cosine: NDArray[np.float32]
+    held_out: NDArray[np.float32]
+    left: NDArray[np.int32]
+    right: NDArray[np.int32]
+    knots: NDArray[np.float64]
+    log_lr: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    highest: NDArray[np.float32]
+    rejected: NDArray[np.float64]
+    min_length: NDArray[np.float64]
+    rejected_frr: NDArray[np.float64]
+    rejected_far: NDArray[np.float64]
 
 
 def hardest_pairs(cosine: ArrayLike, is_same: ArrayLike, count: int = HARDEST) -> NDArray[np.int64]:

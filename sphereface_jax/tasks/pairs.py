@@ -43,6 +43,7 @@ class PairsTask:
         self.title = path.name
         named = read_pairs(path)
         self._names, self._images = named.names, images
+        self._groups = named.groups or None
         self._pairs = number_pairs(named)
         self.protocols = allowed_protocols(self._pairs)
 
@@ -64,7 +65,14 @@ class PairsTask:
     def match(self, vectors: FaceVectors) -> Matched:
         """Finds the vectors of the pairs' images by identity and image."""
         people = [identity_of(path) for path in vectors.paths]
-        return match_pairs(self._pairs, self._names, vectors, title=self.title, people=people)
+        return match_pairs(
+            self._pairs,
+            self._names,
+            vectors,
+            title=self.title,
+            people=people,
+            groups=self._groups,
+        )
 
 
 def number_pairs(named: NamedPairs) -> Pairs:
@@ -81,6 +89,7 @@ def match_pairs(
     *,
     title: str,
     people: Sequence[str] | None = None,
+    groups: Sequence[str] | None = None,
 ) -> Matched:
     """The protocols of LFW, and the operating point, on pairs of images.
 
@@ -90,6 +99,7 @@ def match_pairs(
       vectors: of them, by name.
       title: what to call the list in an error.
       people: [N] the person of each vector, where known.
+      groups: the group of each listed pair, where the list says.
 
     Raises:
       ValueError: no pair has both of its images, or a name stands for several vectors.
@@ -108,7 +118,9 @@ def match_pairs(
         },
         used={"pairs": (len(pairs), len(listed))},
         missing=dataclasses.replace(missing, hint=hint),
-        tested=TestedPairs(pairs, kept, people),
+        tested=TestedPairs(
+            pairs, kept, people, None if groups is None else list(np.array(groups)[kept])
+        ),
         operating_point=functools.partial(operating_point, vectors, pairs),
     )
 

@@ -70,11 +70,13 @@ class TestedPairs:
       pairs: P pairs.
       kept: bool [L], which of the listed pairs these are.
       people: [N] the person on each row that the pairs name, or None where nobody knows.
+      groups: the group of each pair, where the list has a column of groups.
     """
 
     pairs: Pairs
     kept: np.ndarray
     people: Sequence[str] | None = None
+    groups: Sequence[str] | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
