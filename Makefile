@@ -50,7 +50,7 @@ $(BIN)/python:
 # Each stamp says that its extra is installed; a change of pyproject.toml installs again.
 $(VENV)/.runtime: pyproject.toml | $(BIN)/python
 	@echo "Installing sphereface-jax into $(VENV) (once; a minute or more without a word)"
-	@$(INSTALL) -e .
+	@$(INSTALL) -e ".[train]"
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.runtime

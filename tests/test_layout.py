@@ -65,3 +65,26 @@ def test_the_top_import_is_light() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == "[]"
+
+
+# Without the extra `train`: an import of what it brings fails as that of an absent package does.
+BLOCKED = f"""
+import sys
+for name in {HEAVY!r}:
+    sys.modules[name] = None
+"""
+
+
+def test_the_command_without_its_packages_says_what_to_install() -> None:
+    program = f"{BLOCKED}\nfrom sphereface_jax.__main__ import main\nmain()"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert result.returncode == 2
+    assert result.stderr == (
+        "sphereface: expected the package tyro, which is not installed; `pip install '.[train]'` "
+        "in the folder of this project brings what the command needs\n"
+    )
+
+
+def test_the_losses_need_none_of_the_training_packages() -> None:
+    program = f"{BLOCKED}\nimport sphereface_jax, sphereface_jax.compilation"
+    subprocess.run([sys.executable, "-c", program], check=True)
