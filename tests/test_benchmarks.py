@@ -75,3 +75,11 @@ def test_a_benchmark_writes_results(
     if "smoke" in options:
         assert results["preset"] == "smoke"
     check(results)
+
+
+def test_a_search_beside_the_bare_product(tmp_path: Path) -> None:
+    from experiments.benchmarks import search
+
+    out = tmp_path / "search.json"
+    search.main(search.Options(references=1000, probes=4, dim=8, repeats=1, out=out))
+    assert json.loads(out.read_text())["ratio"] > 0

@@ -39,6 +39,9 @@ def test_compare_says_what_a_cosine_is_worth(
     assert evidence["error_versus_reject"]["pairs_kept"][0] == 12
     said = one_line(capsys.readouterr().out)
     assert "likelihood.npz: likelihood ratios for `sphereface compare`" in said
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "Reliability on pairs.txt" in page
+    assert "Refusing short embeddings on pairs.txt" in page
     first = faces / "P0" / "P0_0001.png"
     assert call("compare", run, first, first, "--gallery-size", 100) == 0
     said = one_line(capsys.readouterr().out)

@@ -154,3 +154,11 @@ def test_every_figure_on_the_page_is_there() -> None:
     for name, (section, _, _) in figures.measured().items():
         for end in section.figures:
             assert end == ".html" or (pages.DOCS / "images" / f"{name}{end}").is_file()
+
+
+def test_evidence_of_simulated_people(tmp_path: Path) -> None:
+    evidence = importlib.import_module("experiments.evidence")
+    evidence.main(evidence.Options(draws=3, out=tmp_path / "evidence.json"))
+    results = json.loads((tmp_path / "evidence.json").read_text())
+    assert results["coverage"]["FAR 0.01"]["draws"] == 3
+    assert results["groups"]["named"]["planted"] >= 2

@@ -13,6 +13,7 @@ from rich.console import Console
 from sphereface_jax import __version__
 from sphereface_jax.commands.calibration import read_calibration
 from sphereface_jax.commands.evidence import PROTOTYPES, TRAINING, load_evidence
+from sphereface_jax.commands.likelihood import read_likelihood
 from sphereface_jax.reports.evidence import PairEvidence, PeopleEvidence, PrototypeEvidence
 from sphereface_jax.reports.report import render_report
 from sphereface_jax.reports.run_record import RunRecord, collect_scores
@@ -83,6 +84,7 @@ def read_run(folder: Path, name: str) -> RunRecord:
         people=_by_title(load_evidence(folder, PeopleEvidence, "people-*")),
         training=training.get(TRAINING),
         prototypes=prototypes.get(PROTOTYPES),
+        likelihood=read_likelihood(folder),
     )
 
 

@@ -4,7 +4,12 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sphereface_jax.reports.evidence import PairEvidence, PeopleEvidence, PrototypeEvidence
+from sphereface_jax.reports.evidence import (
+    LikelihoodEvidence,
+    PairEvidence,
+    PeopleEvidence,
+    PrototypeEvidence,
+)
 
 Numbers = Mapping[str, Any]
 
@@ -49,6 +54,7 @@ class RunRecord:
       people: by set.
       training: of people who were learnt.
       prototypes: of the head.
+      likelihood: of likelihood.npz.
     """
 
     name: str
@@ -64,6 +70,7 @@ class RunRecord:
     people: Mapping[str, PeopleEvidence] = dataclasses.field(default_factory=dict)
     training: PeopleEvidence | None = None
     prototypes: PrototypeEvidence | None = None
+    likelihood: LikelihoodEvidence | None = None
 
     @property
     def main_people(self) -> tuple[str, PeopleEvidence] | None:

@@ -21,6 +21,7 @@ from sphereface_jax.reports.html import (
 )
 from sphereface_jax.reports.plot import titled
 from sphereface_jax.reports.plots_errors import angle_plots, protocol_plot, roc_plots
+from sphereface_jax.reports.plots_evidence import evidence_plots
 from sphereface_jax.reports.plots_geometry import people_plot, prototype_plot, sphere_plot
 from sphereface_jax.reports.plots_training import training_plots
 from sphereface_jax.reports.protocol_tables import table_of_many, tables_of_one
@@ -178,6 +179,8 @@ def decisions(runs: Sequence[RunRecord]) -> str:
     parts = _outdated(runs)
     for title in titles:
         parts += [plots(angle_plots(runs, title)), plots(roc_plots(runs, title))]
+    if drawn := evidence_plots(runs):
+        parts.append(plots(drawn))
     parts += _missing(runs, lambda run: run.pairs, _no_scores)
     return section("decisions", "Same or different", lead, *parts)
 
