@@ -103,6 +103,26 @@ def whatever_has_a_gradient_has_the_same(data, model):
         assert_equal_trees(results, gradients_by_the_rest(name, arrays))
 
 
+def a_loss_inside_a_shard_map_of_one_s_own():
+    """The batch sharded, the prototypes on every device, with and without blocks."""
+    mesh = jax.make_mesh((8,), ("batch",), axis_types=(AxisType.Auto,))
+    data, labels = problem("arcface"), jnp.asarray(LABELS)
+    expected = evaluate("arcface", {}, data.x, data.prototypes)
+    for head in [{}, {"class_block": 4}]:
+
+        def total(x, prototypes):
+            def losses(x, prototypes, labels):
+                return arcface_loss(x, prototypes, labels, **head)  # noqa: B023
+
+            specs = P("batch"), P(), P("batch")
+            function = jax.shard_map(losses, mesh=mesh, in_specs=specs, out_specs=P("batch"))
+            return function(x, prototypes, labels).sum()
+
+        gradients = jax.jit(jax.grad(total, (0, 1)))(data.x, data.prototypes)
+        for value, other in zip(gradients, expected[1:], strict=True):
+            assert_close(value, np.asarray(other), 1e-5)
+
+
 def rows_past_num_classes_never_take_part(data, model):
     """Of 16 rows 6 are classes, so that some devices have none."""
     mesh = make_mesh(data, model)
