@@ -47,8 +47,12 @@ def multiply_accumulates(jaxpr: jax.extend.core.Jaxpr) -> int:
             ((contracted, _), _) = equation.params["dimension_numbers"]
             total += out * math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
         for value in equation.params.values():
-            inner = getattr(value, "jaxpr", value)
-            total += multiply_accumulates(inner) if hasattr(inner, "eqns") else 0
+            # Of the branches for one platform or another, the one that convolves.
+            branches = [
+                getattr(b, "jaxpr", b) for b in (value if type(value) is tuple else [value])
+            ]
+            counts = [multiply_accumulates(b) for b in branches if hasattr(b, "eqns")]
+            total += max(counts, default=0)
     return total
 
 
