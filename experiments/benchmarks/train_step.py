@@ -1,4 +1,4 @@
-"""SphereNet's update and forward pass against PyTorch's: A-Softmax over 10,572 identities.
+"""A network's update and forward pass against PyTorch's: A-Softmax over 10,572 identities.
 
     python -m experiments.benchmarks.train_step --preset cpu
 
@@ -25,22 +25,29 @@ from experiments.pages import RESULTS
 from sphereface_jax.models.spherenet import UNITS
 
 MATRIX_FLOPS = 2 * 4096**3
+MOBILEFACENET_PRODUCTS = 437_520_896  # of convolutions and the linear layer, at 112×112
 
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
     """What is measured."""
 
-    batches: dict[int, int]
+    batches: dict[str, int]
     precisions: tuple[str, ...] = ("float32",)
     rounds: int = 5
     turns: int = 2
+    compiled: bool = True  # torch.compile too; it takes minutes to compile MobileFaceNet
 
 
 PRESETS = {
-    "cpu": Preset({4: 64, 20: 32, 64: 16}),
-    "gpu": Preset({4: 256, 20: 256, 64: 256}, precisions=("bfloat16", "float32"), rounds=20),
-    "smoke": Preset({4: 2}, rounds=1, turns=1),
+    "cpu": Preset({"spherenet4": 64, "spherenet20": 32, "spherenet64": 16}),
+    "mobile": Preset({"mobilefacenet": 32}, turns=2, compiled=False),
+    "gpu": Preset(
+        {"spherenet4": 256, "spherenet20": 256, "spherenet64": 256, "mobilefacenet": 256},
+        precisions=("bfloat16", "float32"),
+        rounds=20,
+    ),
+    "smoke": Preset({"spherenet4": 2}, rounds=1, turns=2),
 }
 CONTENDERS = {
     "train": ("jax_train", "torch_train", "torch_compile_train"),
@@ -48,8 +55,11 @@ CONTENDERS = {
 }
 
 
-def forward_flops(depth: int) -> int:
+def forward_flops(network: str) -> int:
     """Floating-point operations of an image's forward pass: two a multiplication, no others."""
+    if network == "mobilefacenet":
+        return 2 * MOBILEFACENET_PRODUCTS
+    depth = int(network.removeprefix("spherenet"))
     height, width, inputs, products = 112, 96, 3, 0
     for channels, units in zip((64, 128, 256, 512), UNITS[depth], strict=True):
         height, width = height // 2, width // 2
@@ -59,12 +69,12 @@ def forward_flops(depth: int) -> int:
 
 
 def run_contender(
-    name: str, depth: int, batch: int, precision: str, rounds: int, huge_pages: bool
+    name: str, network: str, batch: int, precision: str, rounds: int, huge_pages: bool
 ) -> dict[str, Any]:
     """Measures a contender in a process of its own; says why where it cannot."""
     options = f"--precision={precision}", f"--rounds={rounds}"
     pages = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"} if huge_pages else {}
-    return in_own_process("train_step_contenders", name, depth, batch, *options, **pages)
+    return in_own_process("train_step_contenders", name, network, batch, *options, **pages)
 
 
 def best(found: list[dict[str, Any]]) -> dict[str, Any]:
@@ -81,14 +91,19 @@ def best(found: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def compare(
-    names: tuple[str, ...], depth: int, batch: int, precision: str, preset: Preset, huge_pages: bool
+    names: tuple[str, ...],
+    network: str,
+    batch: int,
+    precision: str,
+    preset: Preset,
+    huge_pages: bool,
 ) -> dict[str, dict[str, Any]]:
     """Contenders in turns."""
     turns: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     for _ in range(preset.turns):
         for name in names:
-            found = run_contender(name, depth, batch, precision, preset.rounds, huge_pages)
-            print(f"SphereNet-{depth}, B = {batch}, {precision}, {name}: {found}", flush=True)
+            found = run_contender(name, network, batch, precision, preset.rounds, huge_pages)
+            print(f"{network}, B = {batch}, {precision}, {name}: {found}", flush=True)
             turns[name].append(found)
     return {name: best(found) for name, found in turns.items()}
 
@@ -98,20 +113,21 @@ def rows(preset: Preset, huge_pages: bool) -> list[dict[str, Any]]:
     found = []
     for precision in preset.precisions:
         products = compare(
-            ("matrix_product", "torch_matrix_product"), 0, 0, precision, preset, huge_pages
+            ("matrix_product", "torch_matrix_product"), "none", 0, precision, preset, huge_pages
         )
         peak = max(MATRIX_FLOPS / row["seconds"] for row in products.values() if "seconds" in row)
-        for depth, batch in preset.batches.items():
+        for network, batch in preset.batches.items():
             for task, names in CONTENDERS.items():
-                contenders = compare(names, depth, batch, precision, preset, huge_pages)
-                flops = forward_flops(depth) * batch * (3 if task == "train" else 1)
+                names = names if preset.compiled else names[:2]
+                contenders = compare(names, network, batch, precision, preset, huge_pages)
+                flops = forward_flops(network) * batch * (3 if task == "train" else 1)
                 times = {n: row["seconds"] for n, row in contenders.items() if "seconds" in row}
                 for name, seconds in times.items():
                     contenders[name]["share_of_peak"] = round(flops / seconds / peak, 3)
                 ours = times.pop(f"jax_{task}")
                 found.append(
                     {
-                        "depth": depth,
+                        "network": network,
                         "batch": batch,
                         "precision": precision,
                         "task": task,
@@ -124,15 +140,15 @@ def rows(preset: Preset, huge_pages: bool) -> list[dict[str, Any]]:
 
 
 def main(
-    preset: Literal["cpu", "gpu", "smoke"] = "cpu",
+    preset: Literal["cpu", "mobile", "gpu", "smoke"] = "cpu",
     huge_pages: bool = False,
     out: Path | None = None,
 ) -> None:
     """Measures all contenders of a preset and writes what they took.
 
     Args:
-      preset: cpu: float32 at batches of 64, 32 and 16; gpu: bfloat16 and float32 at 256; smoke: a
-        trial.
+      preset: cpu: SphereNet in float32 at batches of 64, 32 and 16; mobile: MobileFaceNet at 32;
+        gpu: bfloat16 and float32 at 256; smoke: a trial.
       huge_pages: see above.
       out: results file, experiments/results/train_step_PRESET.json by default, or
         train_step_PRESET_huge_pages.json.

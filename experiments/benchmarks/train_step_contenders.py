@@ -1,6 +1,6 @@
-"""The contenders of `train_step.py`: SphereNet with A-Softmax here, and the same in PyTorch.
+"""The contenders of `train_step.py`: a network with A-Softmax here, and the same in PyTorch.
 
-    python -m experiments.benchmarks.train_step_contenders jax train 20 32
+    python -m experiments.benchmarks.train_step_contenders jax_train spherenet20 32
 
 prints the times and the peak memory of a few steps, and the time until the first one was done, as
 JSON. Run by `train_step.py`, every contender in a process of its own. It runs on the GPU where
@@ -18,34 +18,40 @@ import tyro
 from experiments.benchmarks import measure
 
 Step = Callable[[], object]
-CLASSES, WIDTH, SIZE = 10_572, 512, (112, 96)
+CLASSES, WIDTH = 10_572, 512
 DECAY, MOMENTUM, RATE, DIVISOR = 5e-4, 0.9, 1e-3, 128.0
 Precision = Literal["float32", "bfloat16"]
 
 
-def make_batch(batch: int) -> tuple[np.ndarray, np.ndarray]:
+def image_size(network: str) -> tuple[int, int]:
+    """Height and width as the network's authors have them."""
+    return (112, 112) if network == "mobilefacenet" else (112, 96)
+
+
+def make_batch(network: str, batch: int) -> tuple[np.ndarray, np.ndarray]:
     """Images uint8 [B, H, W, 3] and labels."""
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (batch, *SIZE, 3), np.uint8)
+    images = rng.integers(0, 256, (batch, *image_size(network), 3), np.uint8)
     return images, rng.integers(0, CLASSES, batch).astype(np.int32)
 
 
-def jax_train(depth: int, batch: int, precision: Precision) -> Step:
+def jax_train(network: str, batch: int, precision: Precision) -> Step:
     """The update that `sphereface train` runs."""
     import jax
 
-    from sphereface_jax.training.config import ModelConfig, OptimizerConfig, TrainConfig
+    from sphereface_jax.training.config import DataConfig, ModelConfig, OptimizerConfig, TrainConfig
     from sphereface_jax.training.trainer import make_trainer
 
     trainer = make_trainer(
         TrainConfig(
-            model=ModelConfig(f"spherenet{depth}", dtype=precision),
+            data=DataConfig(image_size=image_size(network)),
+            model=ModelConfig(network, dtype=precision),
             optimizer=OptimizerConfig(learning_rate=RATE, weight_decay=DECAY, momentum=MOMENTUM),
             batch_size=batch,
         ),
         CLASSES,
     )
-    images, labels = make_batch(batch)
+    images, labels = make_batch(network, batch)
     batch_on_device = jax.device_put({"image": images, "label": labels})
     state = trainer.init()
 
@@ -57,24 +63,34 @@ def jax_train(depth: int, batch: int, precision: Precision) -> Step:
     return step
 
 
-def jax_forward(depth: int, batch: int, precision: Precision) -> Step:
+def jax_forward(network: str, batch: int, precision: Precision) -> Step:
     """Images to embeddings, as `sphereface embed` runs it."""
     import jax
-    import jax.numpy as jnp
     from flax import nnx
 
     from sphereface_jax.embedding import embed
-    from sphereface_jax.models import SphereNet
+    from sphereface_jax.training.config import ModelConfig
+    from sphereface_jax.training.state import make_model
 
-    model = nnx.jit(lambda: SphereNet(depth, dtype=jnp.dtype(precision), rngs=nnx.Rngs(0)))()
+    config = ModelConfig(network, dtype=precision)
+    model = nnx.jit(lambda: make_model(config, image_size(network), rngs=nnx.Rngs(0)))()
+    model.eval()
     graph, params, rest = nnx.split(model, nnx.Param, ...)
-    images = jax.device_put(make_batch(batch)[0])
+    images = jax.device_put(make_batch(network, batch)[0])
     return lambda: embed(graph, params, rest, images, mirror=False).block_until_ready()
 
 
-def torch_network(depth: int) -> Any:
-    """SphereNet as PyTorch code has it, weights in channels-last."""
+def torch_network(name: str) -> Any:
+    """A network as PyTorch code has it, weights in channels-last."""
     import torch
+
+    layers = torch_mobilefacenet() if name == "mobilefacenet" else torch_spherenet(name)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return layers.to(device=device, memory_format=torch.channels_last)
+
+
+def torch_spherenet(name: str) -> Any:
+    """SphereNet."""
     from torch import nn
 
     from sphereface_jax.models.spherenet import UNITS
@@ -94,20 +110,48 @@ def torch_network(depth: int) -> Any:
 
     layers: list[nn.Module] = []
     inputs = 3
-    for channels, units in zip((64, 128, 256, 512), UNITS[depth], strict=True):
+    plan = UNITS[int(name.removeprefix("spherenet"))]
+    for channels, units in zip((64, 128, 256, 512), plan, strict=True):
         layers += [nn.Conv2d(inputs, channels, 3, 2, 1), nn.PReLU(channels)]
         layers += [Unit(channels) for _ in range(units)]
         inputs = channels
-    layers += [nn.Flatten(), nn.Linear(512 * 7 * 6, WIDTH)]
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return nn.Sequential(*layers).to(device=device, memory_format=torch.channels_last)
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(512 * 7 * 6, WIDTH))
 
 
-def torch_images(batch: int, device: str) -> tuple[Any, Any]:
+def torch_mobilefacenet() -> Any:
+    """MobileFaceNet in InsightFace's doubled width."""
+    from torch import nn
+
+    class Residual(nn.Sequential):
+        def forward(self, x: Any) -> Any:
+            return x + super().forward(x)
+
+    def conv(inputs: int, outputs: int, kernel: int, linear: bool = False, **options: Any) -> Any:
+        layers = [nn.Conv2d(inputs, outputs, kernel, bias=False, **options)]
+        layers += [nn.BatchNorm2d(outputs)] + [nn.PReLU(outputs)] * (not linear)
+        return nn.Sequential(*layers)
+
+    def bottleneck(inputs: int, outputs: int, inner: int, stride: int) -> Any:
+        return (nn.Sequential if stride > 1 else Residual)(
+            conv(inputs, inner, 1),
+            conv(inner, inner, 3, stride=stride, padding=1, groups=inner),
+            conv(inner, outputs, 1, linear=True),
+        )
+
+    layers = [conv(3, 128, 3, stride=2, padding=1), conv(128, 128, 3, padding=1, groups=64)]
+    stages = ((128, 128, 128, 128, 4), (128, 256, 256, 256, 6), (256, 256, 512, 256, 2))
+    for inputs, outputs, first, inner, count in stages:
+        layers += [bottleneck(inputs, outputs, first, 2)]
+        layers += [bottleneck(outputs, outputs, inner, 1) for _ in range(count)]
+    layers += [conv(256, 512, 1), conv(512, 512, 7, linear=True, groups=512), nn.Flatten()]
+    return nn.Sequential(*layers, nn.Linear(512, WIDTH, bias=False), nn.BatchNorm1d(WIDTH))
+
+
+def torch_images(network: str, batch: int, device: str) -> tuple[Any, Any]:
     """Images uint8 [B, 3, H, W] in channels-last, and labels."""
     import torch
 
-    images, labels = make_batch(batch)
+    images, labels = make_batch(network, batch)
     images = torch.from_numpy(images).to(device).permute(0, 3, 1, 2)
     return images, torch.from_numpy(labels).long().to(device)
 
@@ -128,22 +172,22 @@ def a_softmax(x: Any, prototypes: Any, labels: Any, annealing_lambda: float = 5.
     return functional.cross_entropy(logits, labels)
 
 
-def torch_train(depth: int, batch: int, precision: Precision, *, compiled: bool = False) -> Step:
+def torch_train(network: str, batch: int, precision: Precision, *, compiled: bool = False) -> Step:
     """The same network, loss and update in PyTorch."""
     import torch
 
-    network = torch_network(depth)
-    device = next(network.parameters()).device.type
+    model = torch_network(network)
+    device = next(model.parameters()).device.type
     prototypes = torch.nn.Parameter(torch.empty(CLASSES, WIDTH, device=device))
     torch.nn.init.xavier_uniform_(prototypes)
-    weights = [*network.parameters(), prototypes]
+    weights = [*model.parameters(), prototypes]
     sgd = torch.optim.SGD(weights, RATE, MOMENTUM, weight_decay=DECAY, fused=device == "cuda")
-    images, labels = torch_images(batch, device)
+    images, labels = torch_images(network, batch, device)
 
     def loss() -> Any:
         pixels = (images.float() - 127.5) / DIVISOR
         with torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"):
-            x = network(pixels)
+            x = model(pixels)
         return a_softmax(x.float(), prototypes, labels)
 
     loss = torch.compile(loss) if compiled else loss
@@ -157,17 +201,19 @@ def torch_train(depth: int, batch: int, precision: Precision, *, compiled: bool 
     return step
 
 
-def torch_forward(depth: int, batch: int, precision: Precision, *, compiled: bool = False) -> Step:
+def torch_forward(
+    network: str, batch: int, precision: Precision, *, compiled: bool = False
+) -> Step:
     """Images to embeddings in PyTorch."""
     import torch
 
-    network = torch_network(depth).eval()
-    device = next(network.parameters()).device.type
-    images, _ = torch_images(batch, device)
+    model = torch_network(network).eval()
+    device = next(model.parameters()).device.type
+    images, _ = torch_images(network, batch, device)
 
     def embed() -> Any:
         with torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"):
-            return network((images.float() - 127.5) / DIVISOR)
+            return model((images.float() - 127.5) / DIVISOR)
 
     embed = torch.compile(embed) if compiled else embed
 
@@ -179,22 +225,22 @@ def torch_forward(depth: int, batch: int, precision: Precision, *, compiled: boo
     return step
 
 
-def matrix_product(depth: int, batch: int, precision: Precision) -> Step:
+def matrix_product(network: str, batch: int, precision: Precision) -> Step:
     """A product of two matrices of 4096 rows and columns: the peak that a share is taken of."""
     import jax
     import jax.numpy as jnp
 
-    del depth, batch
+    del network, batch
     a = jax.random.normal(jax.random.key(0), (4096, 4096), jnp.dtype(precision))
     product = jax.jit(jnp.matmul)
     return lambda: product(a, a).block_until_ready()
 
 
-def torch_matrix_product(depth: int, batch: int, precision: Precision) -> Step:
+def torch_matrix_product(network: str, batch: int, precision: Precision) -> Step:
     """The same product in PyTorch."""
     import torch
 
-    del depth, batch
+    del network, batch
     device = "cuda" if torch.cuda.is_available() else "cpu"
     a = torch.randn(4096, 4096, device=device, dtype=getattr(torch, precision))
 
@@ -205,17 +251,17 @@ def torch_matrix_product(depth: int, batch: int, precision: Precision) -> Step:
     return step
 
 
-def torch_compile_train(depth: int, batch: int, precision: Precision) -> Step:
+def torch_compile_train(network: str, batch: int, precision: Precision) -> Step:
     """PyTorch's update through torch.compile."""
-    return torch_train(depth, batch, precision, compiled=True)
+    return torch_train(network, batch, precision, compiled=True)
 
 
-def torch_compile_forward(depth: int, batch: int, precision: Precision) -> Step:
+def torch_compile_forward(network: str, batch: int, precision: Precision) -> Step:
     """PyTorch's forward pass through torch.compile."""
-    return torch_forward(depth, batch, precision, compiled=True)
+    return torch_forward(network, batch, precision, compiled=True)
 
 
-CONTENDERS: dict[str, Callable[[int, int, Precision], Step]] = {
+CONTENDERS: dict[str, Callable[[str, int, Precision], Step]] = {
     "jax_train": jax_train,
     "jax_forward": jax_forward,
     "torch_train": torch_train,
@@ -237,18 +283,18 @@ def peak_bytes() -> int:
 
 
 def main(
-    name: str, depth: int, batch: int, /, precision: Precision = "float32", rounds: int = 5
+    name: str, network: str, batch: int, /, precision: Precision = "float32", rounds: int = 5
 ) -> None:
     """Measures one contender.
 
     Args:
       name: which.
-      depth: of SphereNet.
+      network: of `MODELS`: a SphereNet or mobilefacenet.
       batch: B.
       precision: of the network's computation.
       rounds: steps that are timed.
     """
-    step = CONTENDERS[name](depth, batch, precision)
+    step = CONTENDERS[name](network, batch, precision)
     first = measure.seconds(step)[1]
     step()
     times = [round(measure.seconds(step)[1], 5) for _ in range(rounds)]
