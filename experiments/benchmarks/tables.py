@@ -181,7 +181,8 @@ def mobile(results: Results) -> str:
 The same measurement of MobileFaceNet at 112×112, float32, against eager PyTorch. On a CPU its
 depthwise convolutions, and its layer of two channels a group, are sums of shifted products
 (`sphereface_jax/models/grouped.py`), and batch normalisation takes its sums row by row. The goal
-was 0.8 of PyTorch's rate.
+was 0.8 of PyTorch's rate. The machine was busy and its times vary: an earlier run of the same code
+had 2.72 s against 2.02 s for the update, 0.74, and 0.28 s against 0.61 s forward.
 
 {table(header, rows)}
 
