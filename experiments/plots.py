@@ -60,7 +60,9 @@ def draw_study(results: Results, path: Path) -> None:
         capsize=3,
     )
     left.set_title("accuracy on people never seen")
-    middle.barh(places, [found["tar_at_far"]["1e-2"] for found in verified], 0.6, color=COLOURS[2])
+    middle.barh(
+        places, [found["tar_at_far"]["1e-2"] or 0 for found in verified], 0.6, color=COLOURS[2]
+    )
     middle.set_title("TAR at FAR 1e-2")
     for axes in (left, middle):
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
