@@ -1,12 +1,14 @@
-"""What is asked of XLA's compiler for the networks here, beyond its defaults.
+"""What is asked of JAX and of XLA's compiler for the networks here, beyond their defaults.
 
 On a CPU, XLA gives 3×3 convolutions to YNNPACK where it can. Its own convolutions (Eigen's) are
 faster for the shapes of face networks, above all in the gradient of the weights:
 `python -m experiments.benchmarks.layers` measures it.
 """
 
+import contextlib
 import functools
 import logging
+from collections.abc import Iterator
 
 import jax
 
@@ -32,3 +34,31 @@ def compiler_options() -> dict[str, str]:
         logging.getLogger(__name__).info("This jaxlib chooses convolutions itself: %s", error)
         return {}
     return OWN_CONVOLUTIONS
+
+
+@contextlib.contextmanager
+def run_arithmetic() -> Iterator[None]:
+    """Computes in float32 and draws from threefry keys, whatever JAX's flags say outside.
+
+    What a run computes in and the type of its keys belong to the run: it is the same under
+    `JAX_ENABLE_X64` and `JAX_DEFAULT_PRNG_IMPL`. Where a caller forbids promotion of ranks or
+    types, that holds for the caller's own code: the layers of Flax and the transformations of Optax
+    promote both. Who calls `make_trainer` alone enters the context around its steps. No flag of the
+    caller is changed. A context, and a decorator as `@run_arithmetic()`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> with jax.enable_x64(True):
+      ...     with run_arithmetic():
+      ...         inside = jnp.zeros(2)
+      ...     (inside.dtype, jnp.zeros(2).dtype)
+      (dtype('float32'), dtype('float64'))
+    """
+    with (
+        jax.enable_x64(False),
+        jax.default_prng_impl("threefry2x32"),
+        jax.threefry_partitionable(True),
+        jax.numpy_rank_promotion("allow"),
+        jax.numpy_dtype_promotion("standard"),
+    ):
+        yield

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from sphereface_jax.compilation import compiler_options
+from sphereface_jax.compilation import compiler_options, run_arithmetic
 from sphereface_jax.data.images import UnreadableImage
 from sphereface_jax.data.pipeline import OnError, ordered_batches
 from sphereface_jax.data.sources import ImageSequence
@@ -26,6 +26,7 @@ def _compiled() -> Callable[..., jax.Array]:
     )
 
 
+@run_arithmetic()
 def embed(
     graph: nnx.GraphDef,
     params: nnx.State,

@@ -181,8 +181,9 @@ def mobile(results: Results) -> str:
 The same measurement of MobileFaceNet at 112×112, float32, against eager PyTorch. On a CPU its
 depthwise convolutions, and its layer of two channels a group, are sums of shifted products
 (`sphereface_jax/models/grouped.py`), and batch normalisation takes its sums row by row. The goal
-was 0.8 of PyTorch's rate. The machine was busy and its times vary: an earlier run of the same code
-had 2.72 s against 2.02 s for the update, 0.74, and 0.28 s against 0.61 s forward.
+was 0.8 of PyTorch's rate. The machine was busy, and for the update the goal is not settled: besides
+the table's run there were 2.72 s against 2.02 s (0.74) with the same code, and 0.87 and 0.67 with
+earlier versions. The forward pass was faster than PyTorch's in every run.
 
 {table(header, rows)}
 
@@ -206,9 +207,9 @@ def onednn(results: Results) -> str:
 ## oneDNN
 
 jaxlib 0.10.2 holds oneDNN, yet its option `xla_cpu_experimental_onednn_custom_call` changes no
-program: the code that runs `__onednn$convolution` is linked in, the passes that would write such
-calls are not (of `OneDnnContractionRewriter` the library has two predicates that others use, and no
-pass). `xla_cpu_experimental_onednn_fusion_type` is accepted and changes nothing either. Written by
+program that was tried: the code that runs `__onednn$convolution` is linked in, and judging by the
+library's symbols the passes that would write such calls are not (of `OneDnnContractionRewriter` two
+predicates show). `xla_cpu_experimental_onednn_fusion_type` is accepted and changes nothing either. Written by
 hand the call works: 3×3 convolutions of {results["batch"]} images, forward, against XLA's own. It
 is not in the library: its format is private to XLA, a wrong field ends the process, and there is no
 call for the gradient of the kernel. What the library does for depthwise convolutions, sums of

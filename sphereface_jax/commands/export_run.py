@@ -9,6 +9,7 @@ from flax import nnx
 from rich.console import Console
 
 from sphereface_jax.commands.weight_options import ExportOptions
+from sphereface_jax.compilation import run_arithmetic
 from sphereface_jax.data.files import AtomicFile, require_writable_folder
 from sphereface_jax.interop.onnx_export import onnx_bytes
 from sphereface_jax.interop.safetensors_file import safetensors_bytes
@@ -21,6 +22,7 @@ from sphereface_jax.training.terminal import say
 Maker = Callable[[SavedRun], bytes]
 
 
+@run_arithmetic()
 def export_run(options: ExportOptions, *, console: Console) -> None:
     """Writes the files that the options name; nothing is written unless all could be made.
 

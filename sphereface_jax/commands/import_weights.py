@@ -18,6 +18,7 @@ from flax import nnx
 from rich.console import Console
 
 from sphereface_jax.commands.weight_options import ImportOptions
+from sphereface_jax.compilation import run_arithmetic
 from sphereface_jax.interop.sources import source_of
 from sphereface_jax.interop.tensor_files import read_tensors, split_key
 from sphereface_jax.interop.weights import load_state_dict
@@ -32,6 +33,7 @@ from sphereface_jax.training.terminal import say
 from sphereface_jax.training.trainer import make_init
 
 
+@run_arithmetic()
 def import_weights(options: ImportOptions, *, console: Console) -> None:
     """Makes a run of a file of weights.
 

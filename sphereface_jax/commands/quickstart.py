@@ -15,6 +15,7 @@ from rich.console import Console
 from sphereface_jax.commands.calibration import store_calibration
 from sphereface_jax.commands.evidence import keep_pairs, keep_people, keep_training
 from sphereface_jax.commands.report import report
+from sphereface_jax.compilation import run_arithmetic
 from sphereface_jax.data.pipeline import ordered_batches
 from sphereface_jax.data.synthetic import SyntheticFaces
 from sphereface_jax.data.vectors import FaceVectors
@@ -65,6 +66,7 @@ def quickstart_config(out: Path, *, seed: int) -> TrainConfig:
     )
 
 
+@run_arithmetic()
 def quickstart(out: Path, *, seed: int, console: Console) -> None:
     """Trains, scores, draws; a finished run only prints its results.
 

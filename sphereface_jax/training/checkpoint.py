@@ -40,6 +40,9 @@ logging.getLogger("asyncio").addFilter(lambda record: "orbax" not in record.getM
 WEIGHTS = ("params", "model_state", "prototypes", "ema_params")
 """The fields of the state that a trained network is made of; the others go on with the training."""
 
+# What keeps a reader from a file that may well be whole.
+_NO_DAMAGE = (errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE)
+
 _ROOM_FOR_METADATA = 1 << 20  # bytes
 
 Read = TypeVar("Read")
@@ -51,6 +54,10 @@ class NonFiniteStateError(RuntimeError):
 
 class DamagedCheckpointError(ValueError):
     """A checkpoint holds something else than was saved."""
+
+
+class OtherStateError(ValueError):
+    """A checkpoint is whole and holds other arrays than are asked for."""
 
 
 class Checkpoints:
@@ -148,7 +155,8 @@ class Checkpoints:
 
         Raises:
           FileNotFoundError: there is no checkpoint.
-          ValueError: all of them are damaged.
+          ValueError: all of them are damaged, or hold another state.
+          OSError: they may not be read.
         """
         weights, training = _split(like)
         args = {
@@ -175,6 +183,8 @@ class Checkpoints:
 
     def _read(self, step: int, args: dict[str, Any]) -> dict[str, Any]:
         """Reads some items of a checkpoint, and progress, and checks their fingerprints."""
+        for item, wanted in args.items():
+            _require_arrays(self.folder / str(step) / item, wanted.item)
         items = ocp.args.Composite(progress=ocp.args.JsonRestore(), **args)
         restored = dict(self._manager.restore(step, args=items).items())
         progress = dict(restored["progress"])
@@ -189,14 +199,20 @@ class Checkpoints:
 
     def _newest(self, read: Callable[[int], Read]) -> tuple[int, Read]:
         """Returns the newest step that can be read, and what was read."""
-        reasons = {}
+        reasons, others = {}, set()
         for step in sorted(self._steps(), reverse=True):
             try:
                 result = read(step)
             except (MemoryError, jax.errors.JaxRuntimeError):
                 raise
             except Exception as error:
+                refusal = _refusal_of_the_disk(error, self.folder)
+                if refusal is not None and refusal.errno in _NO_DAMAGE:
+                    raise refusal from error
                 reasons[step] = _in_one_line(error)
+                if isinstance(error, OtherStateError):
+                    reasons[step] = str(error)
+                    others.add(step)
             if not all_agree(step not in reasons):
                 reasons.setdefault(step, "another process cannot read it")
                 continue
@@ -210,6 +226,11 @@ class Checkpoints:
             raise FileNotFoundError(
                 f"{self.folder}: expected a checkpoint, found none; let the run reach its first "
                 "--checkpoint-every"
+            )
+        if others == set(reasons):
+            raise ValueError(
+                f"{self._name(max(reasons))}: {reasons[max(reasons)]}; it was written with other "
+                "options or by another version: go on with those, or start afresh in another --out"
             )
         found = "; ".join(f"step {step}: {reason}" for step, reason in reasons.items())
         raise ValueError(
@@ -269,6 +290,30 @@ class Checkpoints:
                 self._manager.close()
             self._manager = self._open()
             raise refusal from error
+
+
+def _require_arrays(item: Path, wanted: Any) -> None:
+    """Checks by its metadata that an item holds the arrays that are asked for.
+
+    Raises:
+      OtherStateError: it holds others; the first is named.
+    """
+    metadata = ocp.StandardCheckpointHandler().metadata(item.resolve())
+    saved, asked = _arrays(metadata.tree), _arrays(wanted)
+    for name in sorted(saved.keys() | asked.keys()):
+        expected, found = asked.get(name, "nothing"), saved.get(name, "nothing")
+        if expected != found:
+            raise OtherStateError(f"expected {expected} for {name}, found {found}")
+
+
+def _arrays(tree: Any) -> dict[str, str]:
+    """Returns type and shape of every array of a tree, by its path."""
+    return {
+        ".".join(
+            str(getattr(key, "key", getattr(key, "idx", getattr(key, "name", key)))) for key in path
+        ): f"{leaf.dtype}{list(leaf.shape)}"
+        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
+    }
 
 
 def _split(state: TrainState) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -16,6 +16,7 @@ from jax.lax import with_sharding_constraint
 from jax.sharding import Mesh, NamedSharding
 
 from sphereface_jax.data.transforms import normalize_pixels
+from sphereface_jax.training.collapse import collapse_metrics
 from sphereface_jax.training.objective import Objective
 from sphereface_jax.training.partition import batch_sharding, replicated
 from sphereface_jax.training.state import TrainState
@@ -81,6 +82,7 @@ def make_gradient(
             classes.labels,
             num_classes=classes.num_classes,
         )
+        metrics |= collapse_metrics(jax.lax.stop_gradient(embeddings), classes.labels)
         model_state = nnx.state(model, nnx.Not(nnx.Param))
         return loss, BatchGradient({}, metrics, loss_state, model_state)
 
@@ -145,13 +147,37 @@ def require_separable(
     """
     if parts == 1:
         return
-    normalizes = bool(jax.tree.leaves(nnx.filter_state(model_state, nnx.BatchStat)))
     for culprit, whole in [
         (f"the loss {objective.config.name}", objective.looks_at_whole_batch),
-        (f"the network {network} with its batch normalisation", normalizes),
+        (f"the network {network} with its batch normalisation", _normalizes(model_state)),
     ]:
         if whole:
             raise ValueError(
                 f"accumulate: expected what treats each example by itself, got {culprit}, which "
                 "looks at the batch as a whole; use --accumulate 1"
             )
+
+
+def require_batch(model_state: nnx.State, *, network: str, batch_size: int) -> None:
+    """Checks that a network that normalises over the batch gets more than one image at a time.
+
+    The statistics are those of the whole batch, whatever the devices: one image on each of several
+    devices is a batch of several.
+
+    Args:
+      model_state: the network's variables besides its weights.
+      network: what the user calls it.
+      batch_size: images per update, over all devices.
+
+    Raises:
+      ValueError: it gets one, whose embedding would be zero: it is its own mean.
+    """
+    if batch_size == 1 and _normalizes(model_state):
+        raise ValueError(
+            f"batch_size: expected at least 2 for {network}, whose batch normalisation subtracts "
+            "the mean of the batch, got 1"
+        )
+
+
+def _normalizes(model_state: nnx.State) -> bool:
+    return bool(jax.tree.leaves(nnx.filter_state(model_state, nnx.BatchStat)))

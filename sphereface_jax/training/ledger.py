@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 
+from sphereface_jax.training.collapse import pop_collapse
 from sphereface_jax.training.config import TrainConfig
 from sphereface_jax.training.objective import Objective
 from sphereface_jax.training.optimizer import make_schedule
@@ -40,7 +41,8 @@ class Ledger:
         self._config, self._objective, self._reporter = config, objective, reporter
         self._rate = make_schedule(config.optimizer, config.steps)
         self._pending: tuple[int, dict[str, jax.Array]] | None = None
-        self._watches_chance = True
+        self._watches_chance = self._watches_collapse = True
+        self._collapsed_before = False
 
     def push(self, step: int, metrics: dict[str, jax.Array]) -> None:
         """Takes the metrics of a step just dispatched, and checks those of the step before.
@@ -67,8 +69,10 @@ class Ledger:
             raise NonFiniteLossError(
                 step, f"step {step}: loss {values['loss']}, gradient norm {values['gradient_norm']}"
             )
+        collapse = pop_collapse(values)
         if step % self._config.log_every == 0 or step == self._config.steps:
             self._log(step, values)
+            self._warn_of_collapse(step, collapse)
 
     def _log(self, step: int, values: dict[str, float]) -> None:
         self.record = {"step": step} | values | {"learning_rate": float(self._rate(step - 1))}
@@ -78,6 +82,18 @@ class Ledger:
         self.record |= self.watch.lap()
         self._reporter.metrics(self.record)
         self._warn_at_chance(self.record)
+
+    def _warn_of_collapse(self, step: int, collapse: str | None) -> None:
+        """Warns once, of two logged steps in a row: a new network may map all faces close by."""
+        lasts = self._collapsed_before or step == self._config.steps
+        if self._watches_collapse and collapse is not None and lasts:
+            self._watches_collapse = False
+            self._reporter.warn(
+                f"step {step}: the network has collapsed: {collapse}. It tells nobody apart, "
+                "whatever the accuracy; try a lower --optimizer.learning-rate, a lower "
+                "--optimizer.weight-decay, --optimizer.warmup-steps 500 or --optimizer.clip-norm 5"
+            )
+        self._collapsed_before = collapse is not None
 
     def _warn_at_chance(self, record: dict[str, Any]) -> None:
         """Warns once where λ has reached its floor and the loss is still that of guessing."""

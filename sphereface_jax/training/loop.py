@@ -15,6 +15,7 @@ import numpy as np
 import optax
 from rich.console import Console
 
+from sphereface_jax.compilation import run_arithmetic
 from sphereface_jax.data.files import AtomicFile
 from sphereface_jax.data.finder import passed_over_table
 from sphereface_jax.data.pipeline import InputPipeline, make_pipeline
@@ -44,6 +45,7 @@ from sphereface_jax.training.trainer import Trainer, make_trainer
 from sphereface_jax.training.validation import Validator
 
 
+@run_arithmetic()
 def train(
     config: TrainConfig,
     *,
@@ -69,7 +71,7 @@ def train(
       Interrupted: SIGTERM or Ctrl-C; the state was saved.
     """
     console = console or Console(quiet=not is_main())
-    run = RunFolder(config)
+    run = RunFolder(config, warn=lambda line: warn(console, line))
     run.check()
     if run.result.is_file():
         result = read_json(run.result)

@@ -13,7 +13,9 @@ RUN/result.json         the last step's metrics; its presence says that the run 
 
 import fcntl
 import json
+import logging
 import re
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,6 +24,8 @@ from sphereface_jax.data.files import AtomicFile
 from sphereface_jax.data.text import IN_PLAIN_LETTERS
 from sphereface_jax.training.config import TrainConfig, from_dict, resume_conflicts, to_dict
 from sphereface_jax.training.distributed import is_main
+
+logger = logging.getLogger(__name__)
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -90,13 +94,19 @@ class RunFolder:
 
     Of several processes that train together, the main one holds the folder and writes.
 
-    The lock is the kernel's (flock), so that a killed process never leaves it behind.
+    The lock is the kernel's (flock), so that a killed process never leaves it behind. Some network
+    file systems have none; there the run starts all the same.
+
+    Args:
+      config: of the run.
+      warn: told in one line that there is no lock.
 
     Raises:
       ValueError: another process trains there, or the folder holds a run of another config.
     """
 
-    def __init__(self, config: TrainConfig):
+    def __init__(self, config: TrainConfig, *, warn: Callable[[str], None] = logger.warning):
+        self._warn = warn
         self.path = Path(config.out).expanduser()
         self.config = config
         self.checkpoints = self.path / "checkpoints"
@@ -127,6 +137,11 @@ class RunFolder:
                 f"{self.path}: another process trains in this folder; "
                 "wait for it, or give another --out"
             ) from error
+        except OSError as error:
+            self._warn(
+                f"{self.path}: files cannot be locked here ({error.strerror}); a second run in "
+                "this folder will not be noticed"
+            )
         self._refuse_another_config()
         write_json(self.path / "config.json", to_dict(self.config))
         for left in self.path.glob(".*.tmp"):  # by a process that was killed while writing

@@ -13,6 +13,7 @@ import optax
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
+from sphereface_jax.compilation import run_arithmetic
 from sphereface_jax.data.fingerprint import fingerprint
 from sphereface_jax.data.sources import FaceSource
 from sphereface_jax.training.checkpoint import Checkpoints, abstract
@@ -48,6 +49,7 @@ class SavedRun:
     prototypes: jax.Array
 
 
+@run_arithmetic()
 def load_run(path: Path) -> SavedRun:
     """Reads the newest whole checkpoint of a run, on whatever devices there are.
 
@@ -172,6 +174,7 @@ def check_start(config: TrainConfig) -> None:
         checkpoints.progress()
 
 
+@run_arithmetic()
 def start_from(state: TrainState, config: TrainConfig, num_classes: int) -> tuple[TrainState, str]:
     """Returns a fresh state with the weights of `config.init_from`, and a line on what it took.
 

@@ -10,10 +10,11 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
+from sphereface_jax.compilation import run_arithmetic
 from sphereface_jax.losses.table import Loss
 from sphereface_jax.training.checkpoint import abstract
 from sphereface_jax.training.config import TrainConfig
-from sphereface_jax.training.gradient import require_separable
+from sphereface_jax.training.gradient import require_batch, require_separable
 from sphereface_jax.training.objective import Objective
 from sphereface_jax.training.optimizer import make_optimizer
 from sphereface_jax.training.partition import make_mesh, state_sharding
@@ -45,6 +46,7 @@ class Trainer:
     like: TrainState
 
 
+@run_arithmetic()
 def make_graph(config: TrainConfig) -> nnx.GraphDef:
     """Returns the network's static part, without computing its weights."""
 
@@ -74,6 +76,7 @@ def make_init(
     return init
 
 
+@run_arithmetic()
 def make_trainer(
     config: TrainConfig,
     num_classes: int,
@@ -110,6 +113,7 @@ def make_trainer(
     require_separable(
         objective, shapes.model_state, network=config.model.name, parts=config.accumulate
     )
+    require_batch(shapes.model_state, network=config.model.name, batch_size=config.batch_size)
     sharding = state_sharding(shapes, mesh, shard_optimizer=config.mesh.shard_optimizer)
     train_step = make_train_step(
         graph,
