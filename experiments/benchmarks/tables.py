@@ -181,9 +181,9 @@ def mobile(results: Results) -> str:
 The same measurement of MobileFaceNet at 112×112, float32, against eager PyTorch. On a CPU its
 depthwise convolutions, and its layer of two channels a group, are sums of shifted products
 (`sphereface_jax/models/grouped.py`), and batch normalisation takes its sums row by row. The goal
-was 0.8 of PyTorch's rate. The machine was busy, and for the update the goal is not settled: besides
-the table's run there were 2.72 s against 2.02 s (0.74) with the same code, and 0.87 and 0.67 with
-earlier versions. The forward pass was faster than PyTorch's in every run.
+was 0.8 of PyTorch's rate. The machine was busy, and for the update the goal is not settled:
+besides the run below there were 2.72 s against 2.02 s (0.74) with the same code, and 0.87 and 0.67
+with earlier versions. The forward pass was faster than PyTorch's in every run.
 
 {table(header, rows)}
 
