@@ -209,8 +209,8 @@ def onednn(results: Results) -> str:
 jaxlib 0.10.2 holds oneDNN, yet its option `xla_cpu_experimental_onednn_custom_call` changes no
 program that was tried: the code that runs `__onednn$convolution` is linked in, and judging by the
 library's symbols the passes that would write such calls are not (of `OneDnnContractionRewriter` two
-predicates show). `xla_cpu_experimental_onednn_fusion_type` is accepted and changes nothing either. Written by
-hand the call works: 3×3 convolutions of {results["batch"]} images, forward, against XLA's own. It
+predicates show). `xla_cpu_experimental_onednn_fusion_type` is accepted and changes nothing either.
+Written by hand the call works: 3×3 convolutions of {results["batch"]} images, forward, against XLA's own. It
 is not in the library: its format is private to XLA, a wrong field ends the process, and there is no
 call for the gradient of the kernel. What the library does for depthwise convolutions, sums of
 shifted products, stands beside it.
