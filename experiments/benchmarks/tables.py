@@ -211,9 +211,9 @@ program that was tried: the code that runs `__onednn$convolution` is linked in, 
 library's symbols the passes that would write such calls are not (of `OneDnnContractionRewriter` two
 predicates show). `xla_cpu_experimental_onednn_fusion_type` is accepted and changes nothing either.
 Written by hand the call works: 3×3 convolutions of {results["batch"]} images, forward, against
-XLA's own. It is not in the library: its format is private to XLA, a wrong field ends the process, and there is no
-call for the gradient of the kernel. What the library does for depthwise convolutions, sums of
-shifted products, stands beside it.
+XLA's own. It is not in the library: its format is private to XLA, a wrong field ends the process,
+and there is no call for the gradient of the kernel. What the library does for depthwise
+convolutions, sums of shifted products, stands beside it.
 
 {table(["", "XLA's own", "oneDNN", "the library", "own / oneDNN", "difference"], rows)}
 
