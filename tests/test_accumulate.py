@@ -11,6 +11,7 @@ import pytest
 from tiny_run import tiny_config
 
 from sphereface_jax import LOSSES
+from sphereface_jax.training.collapse import pop_collapse
 from sphereface_jax.training.config import LossConfig
 from sphereface_jax.training.objective import Objective
 from sphereface_jax.training.optimizer import make_optimizer
@@ -61,6 +62,8 @@ def test_parts_give_the_update_of_the_whole(tmp_path: Path, loss: LossConfig) ->
 
     (expected, metrics), (found, others) = updated(1), updated(4)
     chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-6)
+    for values in (metrics, others):
+        pop_collapse(values)  # of a part, not of the batch, where it is taken in parts
     chex.assert_trees_all_close(others, metrics, rtol=1e-4)
 
 

@@ -23,7 +23,8 @@ _MESSAGES = {
 def collapse_metrics(embeddings: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
     """Returns whether a batch's embeddings are all zero, and whether they are all alike: 0 or 1.
 
-    Of more than 512 examples, the first 512 are compared with all.
+    Of more than 512 examples, the first 512 are compared with all. Where a batch is accumulated in
+    parts, it counts as collapsed only if every part does.
 
     Args:
       embeddings: [B, D].
