@@ -16,9 +16,7 @@ from sphereface_jax import (
     testing,
 )
 
-PLAIN = [name for name, row in LOSSES.items() if set(row.arguments) <= {
-    *row.hyperparameters, "gradient", "num_classes", "class_block", "mesh", "bias"
-} and row.num_subcenters is None]  # fmt: skip
+PLAIN = ["softmax", "sphereface", "sphereface_r", "arcface", "magface"]
 
 
 @pytest.mark.parametrize("name", PLAIN)
