@@ -4,9 +4,11 @@ import errno
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from sphereface_jax.data.files import AtomicFile, require_writable_folder
+from sphereface_jax.data.vectors import load_vectors
 
 
 def write(path: Path, data: bytes, error: BaseException | None = None) -> None:
@@ -66,3 +68,9 @@ def test_what_cannot_be_opened_has_the_file_s_own_name(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="too long") as caught, AtomicFile(path):
         pass
     assert caught.value.filename == str(path)
+
+
+def test_a_plain_npy_array_is_no_file_of_embeddings(tmp_path: Path) -> None:
+    np.save(tmp_path / "e.npy", np.ones((2, 3)))
+    with pytest.raises(ValueError, match=r"e.npy: expected an .npz file of plain arrays"):
+        load_vectors(tmp_path / "e.npy")

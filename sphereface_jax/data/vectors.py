@@ -141,8 +141,8 @@ def load_vectors(path: Path) -> FaceVectors:
                 for name in ("paths", "embeddings", "mirrored")
                 if name in getattr(file, "files", ())
             }
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile):
-        # What NumPy says here advises to unpickle the file.
+    except (ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile):
+        # What NumPy says here advises to unpickle the file; a plain .npy array is a TypeError.
         raise ValueError(
             f"{path}: expected an .npz file of plain arrays, as `sphereface embed` writes it, "
             "found another or a damaged one"
