@@ -285,14 +285,16 @@ def group_lines(report: GroupReport) -> list[str]:
 
 def reject_lines(curve: RejectCurve) -> list[str]:
     """An error-versus-reject curve as lines of text."""
-    lines = [f"refusing short embeddings, at threshold {curve.threshold:.4f}:"]
+    lines = [
+        f"refusing short embeddings, at threshold {curve.threshold:.4f}:",
+        "  refused  below length  false rejects  false accepts  pairs left",
+    ]
     for place, rejected in enumerate(curve.rejected):
         frr, far = curve.false_reject_rate[place], curve.false_accept_rate[place]
         shown = ["–" if rate is None else f"{rate:.2%}" for rate in (frr, far)]
         lines.append(
-            f"  {rejected:4.0%} of the pictures, below length {curve.min_quality[place]:.3f}: "
-            f"false rejects {shown[0]}, false accepts {shown[1]} of {curve.pairs_kept[place]:,} "
-            "pairs"
+            f"  {rejected:7.0%}{curve.min_quality[place]:14.3f}{shown[0]:>15}{shown[1]:>15}"
+            f"{curve.pairs_kept[place]:12,}"
         )
     return lines
 
