@@ -139,6 +139,9 @@ def bridge(options: BridgeOptions, *, console: Console) -> None:
         "new against new": cross_tar(y[test], y[test], people[test], far=far),
         "old, mapped, against new": cross_tar(mapped, y[test], people[test], far=far),
     }
+    if x.shape[1] == y.shape[1]:
+        # What `train --compatible-with` is for: no map at all.
+        results["old, as it is, against new"] = cross_tar(x[test], y[test], people[test], far=far)
     strangers = compare_strangers(y[test], people[test], mapped)
     StoredBridge(best, old_print, new_print, str(old), str(new), strangers.highest).save(out)
     num_people = [len(np.unique(people[part])) for part in parts]

@@ -319,6 +319,9 @@ def _arrays(tree: Any) -> dict[str, str]:
 def _split(state: TrainState) -> tuple[dict[str, Any], dict[str, Any]]:
     fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
     weights = {name: fields.pop(name) for name in WEIGHTS}
+    # Checkpoints of runs without a second head, older ones among them, know nothing of it.
+    if state.frozen_prototypes is None:
+        del fields["frozen_prototypes"]
     return weights, fields
 
 

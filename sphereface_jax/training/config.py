@@ -202,6 +202,9 @@ class TrainConfig:
     """How many checkpoints stay on disk."""
     init_from: Path | None = setting(None, "fixed")
     """Start from the weights of this run."""
+    compatible_with: Path | None = setting(None, "fixed")
+    """Keep embeddings comparable with those of this older run: its prototypes become a second,
+    frozen head (backward-compatible training)."""
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -6,6 +6,7 @@ batch as a whole, as batch normalisation does: `require_separable` refuses that.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -65,16 +66,19 @@ def make_gradient(
         model.train()
         embeddings = model(normalize_pixels(images, divisor=pixel_divisor))
         embeddings = place(embeddings, batch_sharding)
-        losses, loss_state = objective.loss(
+        head_loss = functools.partial(
+            objective.loss,
             embeddings,
-            trained["prototypes"],
-            classes.labels,
-            trained.get("loss_state", state.loss_state),
-            state.step,
+            labels=classes.labels,
+            state=trained.get("loss_state", state.loss_state),
+            step=state.step,
             num_classes=classes.num_classes,
             keys=classes.keys,
             class_margins=classes.class_margins,
         )
+        losses, loss_state = head_loss(trained["prototypes"])
+        if classes.frozen_prototypes is not None:
+            losses += head_loss(classes.frozen_prototypes)[0]
         loss = losses.mean()
         metrics = {"loss": loss} | objective.metrics(
             jax.lax.stop_gradient(embeddings),

@@ -5,6 +5,7 @@ the global example index, λ and the learning rate from the step; what else chan
 checkpoint. So a run that is killed and started again ends in the same bits.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
@@ -22,6 +23,7 @@ from sphereface_jax.data.pipeline import InputPipeline, make_pipeline
 from sphereface_jax.data.sources import FaceSource
 from sphereface_jax.losses.table import Loss
 from sphereface_jax.training.checkpoint import Checkpoints
+from sphereface_jax.training.compatible import check_compatible, frozen_prototypes
 from sphereface_jax.training.config import TrainConfig
 from sphereface_jax.training.distributed import Agreement, all_agree, is_main
 from sphereface_jax.training.input import face_transform, open_training_data
@@ -79,6 +81,8 @@ def train(
         return result
     if config.init_from is not None and not run.is_begun:
         check_start(config)
+    if config.compatible_with is not None and not run.is_begun:
+        check_compatible(config)
     source, held_out = open_training_data(config)
     description = describe_run(config, source)
     num_classes = len(source.identities)
@@ -96,7 +100,7 @@ def train(
                 run.checkpoints, keep=config.keep_checkpoints, warn=lambda line: warn(console, line)
             )
         )
-        state = _initial_state(trainer, description, checkpoints, console)
+        state = _initial_state(trainer, source, description, checkpoints, console)
         start = int(state.step)
         run.cut_back(start)
         _introduce(trainer, source, start, console)
@@ -111,7 +115,11 @@ def train(
 
 
 def _initial_state(
-    trainer: Trainer, description: dict[str, Any], checkpoints: Checkpoints, console: Console
+    trainer: Trainer,
+    source: FaceSource,
+    description: dict[str, Any],
+    checkpoints: Checkpoints,
+    console: Console,
 ) -> TrainState:
     """The newest checkpoint's state, or a fresh one, or a fresh one with another run's weights."""
     config = trainer.config
@@ -122,6 +130,11 @@ def _initial_state(
     if config.init_from is not None:
         state, said = start_from(state, config, trainer.objective.num_classes)
         say(console, said)
+    if config.compatible_with is not None:
+        old = frozen_prototypes(config, source, description, console)
+        # Sharded as the prototypes are.
+        old = jax.device_put(old, state.prototypes.sharding)
+        state = dataclasses.replace(state, frozen_prototypes=old)
     return state
 
 

@@ -72,7 +72,7 @@ def state_sharding(state: TrainState, mesh: Mesh, *, shard_optimizer: bool = Fal
 
     def place(path: tuple[Any, ...], leaf: jax.Array) -> NamedSharding:
         names = [getattr(key, "name", getattr(key, "key", None)) for key in path]
-        if "prototypes" in names:
+        if "prototypes" in names or "frozen_prototypes" in names:
             by_class = leaf.ndim > 0 and leaf.shape[0] == rows
             return NamedSharding(mesh, PartitionSpec("model") if by_class else PartitionSpec())
         if shard_optimizer and names[0] in ("opt_state", "ema_params"):

@@ -33,6 +33,8 @@ class TrainState:
       ema_params: moving average of params, or None.
       rng: uint32 [2], the key of the run's random choices on the device; never changes, each
         step folds its number in.
+      frozen_prototypes: of an older network, shaped like prototypes; they never change. None for
+        most.
     """
 
     step: jax.Array
@@ -43,6 +45,7 @@ class TrainState:
     opt_state: dict[str, optax.OptState]
     ema_params: nnx.State | None
     rng: jax.Array
+    frozen_prototypes: jax.Array | None = None
 
 
 def padded_classes(num_classes: int) -> int:
@@ -89,8 +92,13 @@ def create_state(
     key: jax.Array,
     embedding_dim: int,
     ema: bool,
+    frozen: bool = False,
 ) -> TrainState:
-    """Returns the state before the first step; the key draws the prototypes."""
+    """Returns the state before the first step; the key draws the prototypes.
+
+    With `frozen` there is room for the prototypes of an older network, zeros until they are put
+    there.
+    """
     prototype_key, run_key = jax.random.split(key)
     params = nnx.state(model, nnx.Param)
     shape = objective.prototypes_shape(embedding_dim)
@@ -103,6 +111,7 @@ def create_state(
         opt_state={},
         ema_params=jax.tree.map(jnp.copy, params) if ema else None,
         rng=jax.random.key_data(run_key),
+        frozen_prototypes=jnp.zeros((padded_classes(shape[0]), *shape[1:])) if frozen else None,
     )
     parts = trained_parts(state, objective)
     return dataclasses.replace(

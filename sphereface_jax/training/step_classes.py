@@ -28,6 +28,7 @@ class StepClasses:
       labels: the batch's, among these rows.
       keys: a PRNG key per example of this step, whichever part of the batch it is in [B].
       class_margins: of each row, for a loss that takes them; else None.
+      frozen_prototypes: an older network's rows for the same classes, or None.
       num_classes: how many of the rows are classes.
     """
 
@@ -36,6 +37,7 @@ class StepClasses:
     labels: jax.Array
     keys: jax.Array
     class_margins: jax.Array | None
+    frozen_prototypes: jax.Array | None
     num_classes: int
 
     def to_update(self, state: TrainState, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -110,7 +112,13 @@ def choose_classes(state: TrainState, labels: jax.Array, objective: Objective) -
         margins = jnp.pad(objective.class_margins, (0, missing))
     if objective.config.sample_rate == 1:
         return StepClasses(
-            prototypes, opt_state, labels, example_keys, margins, objective.num_classes
+            prototypes=prototypes,
+            opt_state=opt_state,
+            labels=labels,
+            keys=example_keys,
+            class_margins=margins,
+            frozen_prototypes=state.frozen_prototypes,
+            num_classes=objective.num_classes,
         )
     sampler = make_sampler(objective, labels.size)
     sample = sampler.draw(key, labels)
@@ -125,6 +133,9 @@ def choose_classes(state: TrainState, labels: jax.Array, objective: Objective) -
         labels=sample.labels,
         keys=example_keys,
         class_margins=None if margins is None else sampler.take(sample, margins),
+        frozen_prototypes=None
+        if state.frozen_prototypes is None
+        else sampler.take(sample, state.frozen_prototypes),
         num_classes=sampler.classes_drawn,
         sampler=sampler,
         sample=sample,

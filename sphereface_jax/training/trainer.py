@@ -71,6 +71,7 @@ def make_init(
             key=head_key,
             embedding_dim=config.model.embedding_dim,
             ema=config.optimizer.ema_decay > 0,
+            frozen=config.compatible_with is not None,
         )
 
     return init
@@ -103,6 +104,11 @@ def make_trainer(
     objective = Objective(
         config.loss, num_classes, mesh if shares and mesh.size > 1 else None, own, class_counts
     )
+    if config.compatible_with is not None and len(objective.prototypes_shape(1)) > 2:
+        raise ValueError(
+            "compatible_with: expected a loss with one prototype per class, got "
+            f"{config.loss.name}, which has sub-centres"
+        )
     name = config.optimizer.name if tx is None else "the one given"
     tx = tx or make_optimizer(config.optimizer, config.steps)
     if config.loss.sample_rate < 1 and config.loss.sampling == "partial_fc":
