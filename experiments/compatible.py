@@ -31,7 +31,9 @@ def variants(options: Options) -> dict[str, TrainConfig]:
     """The old network, the new one alone, and the new one that stays compatible."""
     folder = options.runs / f"compatible_{options.preset}"
     new = dataclasses.replace(options.base_config(), out=folder / "alone")
-    new = dataclasses.replace(new, loss=LossConfig("cosface", scale=30, margin=0.35))
+    new = dataclasses.replace(
+        new, steps=4 * new.steps, loss=LossConfig("cosface", scale=30, margin=0.35)
+    )
     if options.train is not None:
         new = dataclasses.replace(new, val=ValConfig(fraction=0.2, every=new.steps))
         data = dataclasses.replace(new.data, resize=True)

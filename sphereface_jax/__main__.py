@@ -5,6 +5,13 @@ import sys
 
 def main() -> None:
     """Runs the command line, which needs the extra `train`; exits with code 2 without it."""
+    if sys.argv[1:] == ["--version"]:
+        import jax
+
+        import sphereface_jax
+
+        print(f"sphereface_jax {sphereface_jax.__version__}, jax {jax.__version__}")
+        return
     try:
         from sphereface_jax import cli
 

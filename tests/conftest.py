@@ -1,4 +1,4 @@
-"""Shared set-up: CPU only, a persistent compilation cache, and where the shared faces are."""
+"""Shared set-up: CPU only, quick compilation, a cache of it, and where the shared faces are."""
 
 import dataclasses
 import os
@@ -7,6 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# The programs are small and run once: optimizing their code takes longer than it saves. What XLA
+# makes of a program, its fusions and layouts, stays as users have it.
+os.environ["XLA_FLAGS"] = (
+    f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
+)
 
 import jax
 import pytest

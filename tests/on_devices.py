@@ -30,10 +30,9 @@ def environment(devices: int, flags: str = "") -> dict[str, str]:
 def run_on_devices(check: str, *arguments: object) -> str:
     """Runs a function of `mesh_checks`, and returns what it printed; fails where it does."""
     call = f"import conftest, mesh_checks; mesh_checks.{check}(*{arguments!r})"
-    # The programs are small and run once: optimizing them takes longer than it saves.
     result = subprocess.run(
         [sys.executable, "-W", "error", "-c", call],
-        env=environment(DEVICES, "--xla_backend_optimization_level=0"),
+        env=environment(DEVICES),
         capture_output=True,
         text=True,
         timeout=900,

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import sphereface_jax
+
 PACKAGE = Path(__file__).resolve().parent.parent / "sphereface_jax"
 
 # What each part of the package may import from the package. The loss floors, models, data and
@@ -83,6 +85,13 @@ def test_the_command_without_its_packages_says_what_to_install() -> None:
         "sphereface: expected the package tyro, which is not installed; `pip install '.[train]'` "
         "in the folder of this project brings what the command needs\n"
     )
+
+
+def test_the_version_is_said_without_the_packages_too() -> None:
+    program = f"{BLOCKED}\nsys.argv[1:] = ['--version']\n"
+    program += "from sphereface_jax.__main__ import main\nmain()"
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert said.stdout.startswith(f"sphereface_jax {sphereface_jax.__version__}, jax 0.")
 
 
 def test_the_losses_need_none_of_the_training_packages() -> None:
