@@ -18,6 +18,7 @@ from sphereface_jax.data.images import ImagePaths, read_image
 from sphereface_jax.data.sources import ImageSequence
 from sphereface_jax.data.vectors import FaceVectors
 from sphereface_jax.embedding import ChosenImages, NotedErrors, batch_plan, embed, embed_images
+from sphereface_jax.pretrained import load_pretrained
 from sphereface_jax.training.input import face_transform
 from sphereface_jax.training.saved_run import SavedRun, load_run
 
@@ -65,6 +66,21 @@ class FaceEmbedder:
           FileNotFoundError: the folder holds no run, or the run has no checkpoint yet.
         """
         return cls(load_run(path), batch_size=batch_size, aligner=aligner)
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | Path, *, batch_size: int = 64, aligner: FaceAligner | None = None
+    ) -> Self:
+        """Reads a folder in Hugging Face's layout, of `sphereface export RUN --hf DIR`.
+
+        No code in it is run, and nothing is fetched: `huggingface_hub.snapshot_download` brings a
+        folder from there.
+
+        Raises:
+          FileNotFoundError: a file is missing.
+          ValueError: one is damaged, or the weights do not fit the network.
+        """
+        return cls(load_pretrained(Path(folder)), batch_size=batch_size, aligner=aligner)
 
     @overload
     def embed(

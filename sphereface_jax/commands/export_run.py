@@ -16,6 +16,7 @@ from sphereface_jax.interop.safetensors_file import safetensors_bytes
 from sphereface_jax.interop.stablehlo import stablehlo_bytes
 from sphereface_jax.interop.torch_file import torch_file_bytes
 from sphereface_jax.interop.weights import state_dict
+from sphereface_jax.pretrained import save_pretrained
 from sphereface_jax.training.saved_run import SavedRun, load_run
 from sphereface_jax.training.terminal import say
 
@@ -33,6 +34,9 @@ def export_run(options: ExportOptions, *, console: Console) -> None:
     outputs = _outputs(options)
     run = load_run(options.run)
     contents = {path: make(run) for path, make in outputs.items()}
+    if options.hf is not None:
+        save_pretrained(run, options.hf)
+        say(console, f"{options.hf}: {run.config.model.name} of step {run.step}")
     for path, content in contents.items():
         with AtomicFile(path) as file:
             file.write(content)
@@ -56,11 +60,12 @@ def _outputs(options: ExportOptions) -> dict[Path, Maker]:
         (options.stablehlo, functools.partial(_stablehlo, options)),
     )
     outputs = {path: make for path, make in chosen if path is not None}
-    if not outputs:
+    if not outputs and options.hf is None:
         raise ValueError(
-            "expected a file to write: --safetensors, --torch, --onnx or --stablehlo, got none"
+            "expected a file to write: --safetensors, --torch, --onnx, --stablehlo or --hf, got "
+            "none"
         )
-    for path in outputs:
+    for path in (*outputs, *([] if options.hf is None else [options.hf])):
         if path.exists():
             raise ValueError(
                 f"{path}: expected a file that does not exist yet; delete it or name another"

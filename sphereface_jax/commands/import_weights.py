@@ -23,6 +23,7 @@ from sphereface_jax.interop.sources import source_of
 from sphereface_jax.interop.tensor_files import read_tensors, split_key
 from sphereface_jax.interop.weights import load_state_dict
 from sphereface_jax.models import MODELS
+from sphereface_jax.pretrained import WEIGHTS, pretrained_config
 from sphereface_jax.training.checkpoint import Checkpoints
 from sphereface_jax.training.config import DataConfig, ModelConfig, TrainConfig, to_dict
 from sphereface_jax.training.model_card import write_model_card
@@ -46,6 +47,8 @@ def import_weights(options: ImportOptions, *, console: Console) -> None:
       ValueError: the file is damaged, asks for code, or does not fit the network; or there is
         something at `out` already.
     """
+    if options.weights.is_dir():
+        options = _of_folder(options)
     if options.arch not in MODELS:
         raise ValueError(f"--arch: expected one of {', '.join(MODELS)}, got {options.arch!r}")
     if options.out.exists():
@@ -72,6 +75,22 @@ def import_weights(options: ImportOptions, *, console: Console) -> None:
         f"{options.out}: {options.arch}, {count / 1e6:.1f} M weights and {classes}, for faces of "
         f"{height}×{width} {config.data.color_order.upper()}, "
         f"(x − 127.5) / {config.data.pixel_divisor:g}",
+    )
+
+
+def _of_folder(options: ImportOptions) -> ImportOptions:
+    """Takes what a folder in Hugging Face's layout says of its network."""
+    config, _ = pretrained_config(options.weights)
+    model, data = config.model, config.data
+    return dataclasses.replace(
+        options,
+        weights=options.weights / WEIGHTS,
+        arch=model.name,
+        embedding_dim=model.embedding_dim,
+        channels=model.channels,
+        image_size=data.image_size,
+        color_order=data.color_order,
+        pixel_divisor=data.pixel_divisor,
     )
 
 

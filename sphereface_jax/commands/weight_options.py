@@ -15,11 +15,12 @@ class ImportOptions:
     """Which weights to read, and what is known about them."""
 
     weights: Positional[Path]
-    """FILE, or FILE/KEY for a part of it."""
-    arch: str
-    """The network, such as sphere20a, sfnet20_bn, iresnet50, mobilefacenet."""
+    """FILE, or FILE/KEY for a part of it, or a folder of `sphereface export --hf`."""
     out: Path
     """Folder of the run; it must not exist yet."""
+    arch: str = ""
+    """The network, such as sphere20a, sfnet20_bn, iresnet50, mobilefacenet; a folder says its
+    own, its sizes and its preprocessing."""
     class_weights: Path | None = None
     """FILE or FILE/KEY of the class weights, [C, D] or [D, C], to go on training with."""
     embedding_dim: int = 512
@@ -50,6 +51,8 @@ class ExportOptions:
     """An ONNX file, which takes RGB faces of any number at a time."""
     stablehlo: Path | None = None
     """An artifact for jax.export.deserialize."""
+    hf: Path | None = None
+    """A folder in Hugging Face's layout: config.json, model.safetensors, README.md."""
     onnx_input: Literal["float", "uint8"] = "float"
     """float [N, 3, H, H] as InsightFace's tools feed it, (x - 127.5) / 127.5 whatever the run's own
     preprocessing, or uint8 [N, H, H, 3]."""
