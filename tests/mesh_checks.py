@@ -1,6 +1,7 @@
 """What `test_class_parallel` and `test_sampling` ask of several devices; see `on_devices`."""
 
 import dataclasses
+import functools
 import re
 from collections import Counter
 from pathlib import Path
@@ -21,9 +22,11 @@ from cases import (
 )
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
+from planted_noise import draw_people, flip
 from tiny_run import folder_config, quiet, tiny_config
 
-from sphereface_jax import LOSSES, arcface_loss, margin_loss, margins
+from sphereface_jax import LOSSES, arcface_loss, margin_loss, margins, nearest
+from sphereface_jax.evaluation.label_noise import find_noise
 from sphereface_jax.training.config import LossConfig, MeshConfig
 from sphereface_jax.training.loop import train
 from sphereface_jax.training.trainer import make_trainer
@@ -272,3 +275,20 @@ def goes_on_with_a_run(faces, out):
     config = folder_config(Path(faces), Path(out))
     mesh = MeshConfig(data=4, model=2, shard_optimizer=True)
     train(dataclasses.replace(config, mesh=mesh), console=quiet())
+
+
+def clean_decides_alike():
+    """Dense, in blocks, and on a mesh, but for examples within 1e-5 of a bar."""
+    embeddings, truth = draw_people(40)
+    labels = flip(truth, 0.3)
+    decided = []
+    for options in ({}, {"class_block": 7}, {"mesh": make_mesh(2, 4)}):
+        noise = find_noise(embeddings, labels, nearest=functools.partial(nearest, **options))
+        gap = noise.own_cosine - noise.other_cosine
+        decided.append({f[:4]: f for f in noise.findings})
+        near = (abs(gap - noise.gap) < 1e-5) | (abs(noise.own_cosine - noise.lowest) < 1e-5)
+        undecided = {*np.flatnonzero(near).tolist()}
+        assert len(undecided) < 5
+        for finding in decided[0].keys() ^ decided[-1].keys():
+            assert undecided.issuperset(finding[3]), (options, finding)
+    assert len(decided[0]) > 150
