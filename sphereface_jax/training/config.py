@@ -144,6 +144,10 @@ class OptimizerConfig:
     """Steps over which the rate rises linearly from zero."""
     clip_norm: float | None = setting(None, "fixed", POSITIVE)
     """Clip the gradient to this global norm."""
+    head_rate: float = setting(1.0, "fixed", POSITIVE)
+    """The prototypes' learning rate as a multiple of the network's."""
+    head_first: int = setting(0, "fixed", NOT_NEGATIVE)
+    """Steps at the start in which the prototypes learn and the network stays as it is."""
     ema_decay: float = setting(0.0, "fixed", BELOW_ONE)
     """Keep a moving average of the weights with this decay and evaluate that; 0 keeps none."""
 
@@ -202,6 +206,9 @@ class TrainConfig:
     """How many checkpoints stay on disk."""
     init_from: Path | None = setting(None, "fixed")
     """Start from the weights of this run."""
+    freeze: tuple[str, ...] = setting((), "fixed")
+    """Weights of the network that stay as they are, as shell patterns of their names: 'stages.0.*',
+    or '*' to train the prototypes alone."""
     compatible_with: Path | None = setting(None, "fixed")
     """Keep embeddings comparable with those of this older run: its prototypes become a second,
     frozen head (backward-compatible training)."""

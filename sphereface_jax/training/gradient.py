@@ -18,6 +18,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from sphereface_jax.data.transforms import normalize_pixels
 from sphereface_jax.training.collapse import collapse_metrics
+from sphereface_jax.training.freezing import FineTuning
 from sphereface_jax.training.objective import Objective
 from sphereface_jax.training.partition import batch_sharding, replicated
 from sphereface_jax.training.state import TrainState
@@ -48,6 +49,7 @@ def make_gradient(
     objective: Objective,
     *,
     pixel_divisor: float = 128.0,
+    tuning: FineTuning = FineTuning(),
     mesh: Mesh | None = None,
 ) -> Gradient:
     """Returns the function (trained, state, classes, images) -> BatchGradient.
@@ -62,7 +64,7 @@ def make_gradient(
     def mean_loss(
         trained: dict[str, Any], state: TrainState, classes: StepClasses, images: jax.Array
     ) -> tuple[jax.Array, BatchGradient]:
-        model = nnx.merge(graph, trained["params"], state.model_state, copy=True)
+        model = nnx.merge(graph, tuning.hold(trained["params"]), state.model_state, copy=True)
         model.train()
         embeddings = model(normalize_pixels(images, divisor=pixel_divisor))
         embeddings = place(embeddings, batch_sharding)
@@ -87,7 +89,7 @@ def make_gradient(
             num_classes=classes.num_classes,
         )
         metrics |= collapse_metrics(jax.lax.stop_gradient(embeddings), classes.labels)
-        model_state = nnx.state(model, nnx.Not(nnx.Param))
+        model_state = tuning.keep(nnx.state(model, nnx.Not(nnx.Param)), state.model_state)
         return loss, BatchGradient({}, metrics, loss_state, model_state)
 
     def gradient(

@@ -11,6 +11,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from sphereface_jax.compilation import compiler_options
+from sphereface_jax.training.freezing import FineTuning
 from sphereface_jax.training.gradient import accumulated, make_gradient
 from sphereface_jax.training.objective import Objective
 from sphereface_jax.training.partition import batch_sharding, replicated
@@ -30,6 +31,7 @@ def make_train_step(
     clip_norm: float | None = None,
     ema_decay: float = 0.0,
     accumulate: int = 1,
+    tuning: FineTuning = FineTuning(),
     mesh: Mesh | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Returns the pure function (state, batch) -> (state, metrics) of one update.
@@ -40,7 +42,9 @@ def make_train_step(
     classes are sampled, they are those among the sample, which is drawn once for the batch. On a
     mesh, every device embeds its share of the batch.
     """
-    gradient = make_gradient(graph, objective, pixel_divisor=pixel_divisor, mesh=mesh)
+    gradient = make_gradient(
+        graph, objective, pixel_divisor=pixel_divisor, tuning=tuning, mesh=mesh
+    )
     gradient = accumulated(gradient, accumulate)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -53,7 +57,9 @@ def make_train_step(
         trained["prototypes"], grads["prototypes"] = classes.to_update(state, grads["prototypes"])
         updated = {}
         for name, weights in trained.items():
-            updates, opt_state[name] = tx.update(grads[name], opt_state[name], weights)
+            before = opt_state[name]
+            updates, after = tx.update(grads[name], before, weights)
+            updates, opt_state[name] = tuning.limit(name, state.step, updates, after, before)
             updated[name] = optax.apply_updates(weights, updates)
         prototypes, opt_state["prototypes"] = classes.put_back(
             state, objective.project(updated["prototypes"]), opt_state["prototypes"]

@@ -14,6 +14,7 @@ from sphereface_jax.compilation import run_arithmetic
 from sphereface_jax.losses.table import Loss
 from sphereface_jax.training.checkpoint import abstract
 from sphereface_jax.training.config import TrainConfig
+from sphereface_jax.training.freezing import FineTuning
 from sphereface_jax.training.gradient import require_batch, require_separable
 from sphereface_jax.training.objective import Objective
 from sphereface_jax.training.optimizer import make_optimizer
@@ -119,6 +120,9 @@ def make_trainer(
     require_separable(
         objective, shapes.model_state, network=config.model.name, parts=config.accumulate
     )
+    optimizer = config.optimizer
+    tuning = FineTuning(config.freeze, optimizer.head_rate, optimizer.head_first)
+    tuning.check(shapes.params)
     require_batch(shapes.model_state, network=config.model.name, batch_size=config.batch_size)
     sharding = state_sharding(shapes, mesh, shard_optimizer=config.mesh.shard_optimizer)
     train_step = make_train_step(
@@ -129,6 +133,7 @@ def make_trainer(
         clip_norm=config.optimizer.clip_norm,
         ema_decay=config.optimizer.ema_decay,
         accumulate=config.accumulate,
+        tuning=tuning,
         mesh=mesh if mesh.size > 1 else None,
     )
     return Trainer(
