@@ -1,6 +1,6 @@
 """A new network whose vectors compare with an old one's: backward-compatible training, measured.
 
-An old network (half the width, half the steps), a new one trained alone, and a new one trained
+An old network (half the people, width and steps), a new one trained alone, and a new one trained
 `--compatible-with` the old: TAR of old against old, new against new, and old against new vectors,
 over all pairs of pictures of people whom no network saw. Beside it stands the bridge, a map from
 the old vectors to those of the network trained alone, learnt from half of these people and measured
@@ -42,12 +42,18 @@ def variants(options: Options) -> dict[str, TrainConfig]:
             new, optimizer=dataclasses.replace(new.optimizer, learning_rate=0.05)
         )
     narrow = tuple(max(4, width // 2) for width in new.model.channels)
+    learnt, held_out = open_training_data(new)
+    data = dataclasses.replace(new.data, synthetic_identities=len(learnt.identities) // 2)
+    if held_out is not None:
+        names = *held_out.identities, *learnt.identities[::2]
+        data = dataclasses.replace(new.data, exclude=tuple(map(str, names)))
     old = dataclasses.replace(
         new,
         out=folder / "old",
+        data=data,
         steps=new.steps // 2,
         model=dataclasses.replace(new.model, channels=narrow),
-        val=dataclasses.replace(new.val, every=new.steps // 2),
+        val=ValConfig(),
     )
     return {
         "old": old,
@@ -63,7 +69,7 @@ def main(options: Options) -> None:
         people, size = (300, configs["old"].data.image_size)
         held_out: Any = SyntheticFaces(people, 4, image_size=size, first_identity=2_000_000)
     else:
-        held_out = open_training_data(configs["old"])[1]
+        held_out = open_training_data(configs["alone"])[1]
     labels, found = np.asarray(held_out.labels), {}
     for name, config in configs.items():
         train(config)
