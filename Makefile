@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 SITE := docs/_build
 INSTALL := $(shell command -v uv >/dev/null 2>&1 && echo "uv pip install --quiet --python $(BIN)/python" || echo "$(BIN)/python -m pip install --quiet")
 
-.PHONY: help quickstart test lint format docs clean
+.PHONY: help quickstart test test-slow lint format docs clean
 
 help:
 	@echo "make quickstart   train a small SphereNet on synthetic faces and score it (about 2 minutes on 2 cores)"
-	@echo "make test         run the test suite"
+	@echo "make test         run the quick tests"
+	@echo "make test-slow    run those that start processes, browsers and experiments"
 	@echo "make lint         ruff and mypy"
 	@echo "make format       let ruff rewrite what it can"
 	@echo "make docs         build the site, offline and strict, and say where it is"
@@ -21,6 +22,9 @@ quickstart: $(VENV)/.runtime
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.test
+	$(BIN)/python -m pytest -m "slow and not fuzz and not chaos and not soak and not parity_full"
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .

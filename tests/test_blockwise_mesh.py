@@ -11,6 +11,8 @@ from on_devices import run_on_devices
 
 from sphereface_jax import arcface_loss
 
+pytestmark = pytest.mark.slow
+
 MESHES = pytest.mark.parametrize(("data", "model"), [(2, 4), (4, 2), (1, 8)])
 
 

@@ -19,6 +19,8 @@ from experiments import kill_and_resume
 from experiments.kill_and_resume import Config, Run, batches_that_count
 from sphereface_jax.training.saved_run import load_run
 
+pytestmark = pytest.mark.slow
+
 GRACE = 30  # seconds from SIGTERM to SIGKILL, as Kubernetes and SLURM have them by default
 
 

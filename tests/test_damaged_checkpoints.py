@@ -27,6 +27,7 @@ from sphereface_jax.training.saved_run import load_run
 
 # Orbax leaves the other arrays' coroutines and threads behind when one cannot be read or written.
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]

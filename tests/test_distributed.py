@@ -25,6 +25,8 @@ from sphereface_jax.training.partition import make_mesh, state_sharding
 from sphereface_jax.training.run_folder import read_records
 from sphereface_jax.training.trainer import make_trainer
 
+pytestmark = pytest.mark.slow
+
 # More than an epoch is not read ahead, however many threads read: so a file belongs to one batch.
 PEOPLE, VIEWS = 16, 80
 

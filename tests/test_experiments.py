@@ -11,6 +11,8 @@ import pytest
 from experiments import figures, pages, plots, sphere_figure, study, tables
 from experiments.benchmark_lists import draw_people, write_pairs
 
+pytestmark = pytest.mark.slow
+
 STUDIES = {
     "margins": ["softmax", "m = 4"],
     "depth": ["SphereNet-4", "SphereNet-10"],

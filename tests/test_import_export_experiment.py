@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 def test_weights_leave_and_come_back(tmp_path: Path) -> None:
     for package in ("onnx", "onnxruntime"):

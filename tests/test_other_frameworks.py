@@ -13,6 +13,8 @@ from on_devices import run_on_devices
 
 from sphereface_jax import arcface_loss, sphereface_loss
 
+pytestmark = pytest.mark.slow
+
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "how-to" / "in-other-frameworks.md"
 PACKAGES = {"Flax Linen": "flax", "Equinox": "equinox", "Haiku": "haiku", "Keras 3": "keras"}
 

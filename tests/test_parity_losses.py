@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from cases import LABELS, assert_close, evaluate, problem
 
+pytestmark = pytest.mark.slow
+
 torch = pytest.importorskip("torch", reason="PyTorch is in the extra `parity`")
 pml = pytest.importorskip(
     "pytorch_metric_learning.losses", reason="pytorch-metric-learning is in the extra `parity`"

@@ -13,6 +13,8 @@ import pytest
 from command import call
 from report_runs import evaluate_run, train_run, write_test_faces
 
+pytestmark = pytest.mark.slow
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 SWITCHES = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 DRAWN = "() => document.documentElement.dataset.drawn"

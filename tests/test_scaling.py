@@ -13,6 +13,8 @@ from experiments import pages, scaling
 from experiments.benchmarks import scaling as benchmark
 from sphereface_jax.training.config import TrainConfig
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = json.loads((pages.RESULTS / "scaling.json").read_text())
 

@@ -35,6 +35,7 @@ from sphereface_jax.training.validation import Validator
 
 # Orbax leaves the other arrays' coroutines and threads behind when one cannot be read or written.
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
