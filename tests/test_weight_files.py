@@ -1,6 +1,7 @@
 """Files of weights: what is read, and what is refused in one line with nothing written."""
 
 import io
+import json
 import os
 import pickle
 import struct
@@ -14,7 +15,7 @@ from command import call, refused
 from flax import nnx
 
 from sphereface_jax.interop.safetensors_file import read_safetensors, safetensors_bytes
-from sphereface_jax.interop.tensor_files import read_tensors
+from sphereface_jax.interop.tensor_files import read_tensors, without_wrappers
 from sphereface_jax.interop.torch_file import read_torch_file, torch_file_bytes
 from sphereface_jax.interop.weights import state_dict
 from sphereface_jax.models import MODELS
@@ -224,11 +225,12 @@ def test_weights_that_do_not_fit_are_listed(
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
 
-def test_another_architecture_a_missing_file_and_a_full_folder_are_refused(
+def test_a_wrapped_network_is_imported_and_what_cannot_be_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, out = tmp_path / "weights.safetensors", tmp_path / "run"
-    path.write_bytes(safetensors_bytes(weights_of("sfnet4")))
+    wrapped = {f"_orig_mod.backbone.{name}": w for name, w in weights_of("sfnet4").items()}
+    path.write_bytes(safetensors_bytes(wrapped))
     said = refused(capsys, "import", path, "--arch", "iresnet18", "--out", out, *FLAGS)
     assert "missing" in said
     assert "left over" in said
@@ -238,4 +240,59 @@ def test_another_architecture_a_missing_file_and_a_full_folder_are_refused(
     assert "--arch: expected one of" in refused(capsys, "import", path, *wrong)
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
     assert call("import", path, *flags) == 0
+    said = "The names of the tensors were read without _orig_mod.backbone.\n"
+    assert said in capsys.readouterr().out
+    imported = json.loads((out / "import.json").read_text())
+    assert imported["dropped_prefixes"] == ["_orig_mod.backbone."]
     assert "does not exist yet" in refused(capsys, "import", path, *flags)
+
+
+@pytest.mark.parametrize(
+    ("name", "rest", "dropped"),
+    [
+        ("module.fc.bias", "fc.bias", ["module."]),
+        ("model.backbone.fc.bias", "fc.bias", ["model.backbone."]),
+        ("_orig_mod.module.module.fc.bias", "fc.bias", ["_orig_mod.module.module."]),
+        ("layer1.module.bias", "layer1.module.bias", []),
+        ("models.fc.bias", "models.fc.bias", []),
+    ],
+)
+def test_what_wraps_a_network_is_dropped_from_its_names(
+    name: str, rest: str, dropped: list[str]
+) -> None:
+    tensors = {name: np.zeros(2), "conv.weight": np.ones(3)}
+    bare, said = without_wrappers(tensors)
+    assert_same(bare, {rest: tensors[name], "conv.weight": np.ones(3)})
+    assert said == dropped
+
+
+def test_two_tensors_of_one_name_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "weights.safetensors"
+    weights = weights_of("sfnet4")
+    path.write_bytes(safetensors_bytes(weights | {"module.fc.bias": weights["fc.bias"] + 1}))
+    flags = ["--arch", "sfnet4", "--out", tmp_path / "run", *FLAGS]
+    said = refused(capsys, "import", path, *flags)
+    assert f"{path}: expected each tensor once, found fc.bias and module.fc.bias" in said
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--pixel-divisor", 0], "data.pixel_divisor: expected a number above 0, got 0.0"),
+        (["--pixel-divisor", "nan"], "data.pixel_divisor: expected a number above 0, got nan"),
+        (["--image-size", 0, 16], "data.image_size: expected a whole number of at least 1"),
+        (["--embedding-dim", 0], "model.embedding_dim: expected a whole number of at least 1"),
+        (["--channels", 2, 2, 4, -4], "model.channels: expected a whole number of at least 1"),
+    ],
+)
+def test_options_out_of_range_are_refused(
+    flags: list, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(safetensors_bytes({"w": np.zeros(2, np.float32)}))
+    options = ["--arch", "sfnet4", "--out", tmp_path / "run", *FLAGS, *flags]
+    assert message in refused(capsys, "import", path, *options)
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]

@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import os
 import shutil
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,7 +21,7 @@ from rich.console import Console
 from sphereface_jax.commands.weight_options import ImportOptions
 from sphereface_jax.compilation import run_arithmetic
 from sphereface_jax.interop.sources import source_of
-from sphereface_jax.interop.tensor_files import read_tensors, split_key
+from sphereface_jax.interop.tensor_files import read_tensors, split_key, without_wrappers
 from sphereface_jax.interop.weights import load_state_dict
 from sphereface_jax.models import MODELS
 from sphereface_jax.pretrained import WEIGHTS, pretrained_config
@@ -56,9 +57,9 @@ def import_weights(options: ImportOptions, *, console: Console) -> None:
             f"{options.out}: expected a folder that does not exist yet for --out; delete it or "
             "name another"
         )
-    tensors = read_tensors(options.weights)
-    class_weights = _class_weights(options, tensors)
     config = _config(options)
+    tensors, dropped = _read(options.weights)
+    class_weights = _class_weights(options, tensors)
     model = nnx.eval_shape(
         lambda: make_model(config.model, config.data.image_size, rngs=nnx.Rngs(0))
     )
@@ -67,7 +68,8 @@ def import_weights(options: ImportOptions, *, console: Console) -> None:
     except ValueError as error:
         raise ValueError(f"{options.weights}: as {options.arch}, {error}") from None
     count = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
-    _write_run(config, model, class_weights, _describe(options, tensors, class_weights))
+    described = _describe(options, tensors, class_weights) | {"dropped_prefixes": dropped}
+    _write_run(config, model, class_weights, described)
     classes = "no class weights" if class_weights is None else f"{len(class_weights):,} classes"
     height, width = config.data.image_size
     say(
@@ -76,6 +78,17 @@ def import_weights(options: ImportOptions, *, console: Console) -> None:
         f"{height}×{width} {config.data.color_order.upper()}, "
         f"(x − 127.5) / {config.data.pixel_divisor:g}",
     )
+    if dropped:
+        say(console, f"The names of the tensors were read without {', '.join(dropped)}")
+
+
+def _read(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Reads the tensors of a file without what wraps their names, and what that was."""
+    tensors = read_tensors(path)
+    try:
+        return without_wrappers(tensors)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def _of_folder(options: ImportOptions) -> ImportOptions:
@@ -101,7 +114,9 @@ def _config(options: ImportOptions) -> TrainConfig:
         train="unknown",
         image_size=options.image_size or source.image_size,
         color_order=options.color_order or source.color_order,
-        pixel_divisor=options.pixel_divisor or source.pixel_divisor,
+        pixel_divisor=(
+            source.pixel_divisor if options.pixel_divisor is None else options.pixel_divisor
+        ),
         license=options.license,
     )
     model = ModelConfig(
@@ -134,7 +149,7 @@ def _class_weights(options: ImportOptions, tensors: dict[str, np.ndarray]) -> np
     found = tensors.pop(own, None) if own is not None else None
     if options.class_weights is None:
         return None if found is None else _by_class(options, found, own or "", features_first=True)
-    candidates = read_tensors(options.class_weights)
+    candidates, _ = _read(options.class_weights)
     matrices = {name: tensor for name, tensor in candidates.items() if tensor.ndim == 2}
     if len(matrices) != 1:
         raise ValueError(

@@ -1,5 +1,7 @@
 """Any file of weights by its name: FILE, or FILE/KEY for a part of it."""
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,9 @@ import numpy as np
 
 from sphereface_jax.interop.safetensors_file import read_safetensors
 from sphereface_jax.interop.torch_file import read_torch_file
+
+# Of DataParallel, of torch.compile, and of modules that hold the network, in any nesting.
+_WRAPPERS = re.compile(r"((module|_orig_mod|backbone|model)\.)+")
 
 
 def split_key(path: Path) -> tuple[Path, list[str]]:
@@ -25,7 +30,7 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
     """Reads the tensors of a .safetensors, .pt or .pth file, or of a part of it.
 
     A training checkpoint that holds one dictionary of tensors among other things is unwrapped; one
-    that holds several must be asked for one, as FILE/KEY. DataParallel's `module.` is dropped.
+    that holds several must be asked for one, as FILE/KEY.
 
     Args:
       path: FILE or FILE/KEY; a KEY may also name a single tensor.
@@ -52,9 +57,37 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
                 f"{path}: expected one state dict, found {found}; name it as {file}/KEY"
             )
         (tensors,) = inner.values()
-    if all(name.startswith("module.") for name in tensors):
-        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
     return tensors
+
+
+def without_wrappers(tensors: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Drops what wrapped a network from its tensors' names.
+
+    `module.` (DataParallel), `_orig_mod.` (torch.compile), `backbone.` and `model.`, nested.
+
+    Returns:
+      The tensors by the names that are left, and what was dropped, sorted.
+
+    Raises:
+      ValueError: two names became one.
+
+    Example:
+      >>> without_wrappers({"module._orig_mod.fc.bias": np.zeros(3)})
+      ({'fc.bias': array([0., 0., 0.])}, ['module._orig_mod.'])
+    """
+    bare: dict[str, str] = {}
+    dropped = set()
+    for name in tensors:
+        found = _WRAPPERS.match(name)
+        prefix = found.group() if found else ""
+        rest = name.removeprefix(prefix)
+        if bare.setdefault(rest, name) != name:
+            raise ValueError(
+                f"expected each tensor once, found {bare[rest]} and {name}, which are one without "
+                "what wraps the network; save the one that is meant"
+            )
+        dropped |= {prefix} - {""}
+    return {rest: tensors[name] for rest, name in bare.items()}, sorted(dropped)
 
 
 def _items(tree: Any) -> list[tuple[str, Any]]:
