@@ -3,6 +3,9 @@
 On a CPU, XLA gives 3×3 convolutions to YNNPACK where it can. Its own convolutions (Eigen's) are
 faster for the shapes of face networks, above all in the gradient of the weights:
 `python -m experiments.benchmarks.layers` measures it.
+
+On a TPU, XLA hides the gathering of updated prototypes behind the rest of the step, and keeps two
+copies of them for all that time. Left where it stands, it is written in place.
 """
 
 import contextlib
@@ -11,29 +14,38 @@ import logging
 from collections.abc import Iterator
 
 import jax
+import jax.numpy as jnp
+from jax.sharding import SingleDeviceSharding
 
 OWN_CONVOLUTIONS = {"xla_cpu_experimental_ynn_fusion_type": ""}
+GATHERS_IN_PLACE = {"xla_tpu_enable_async_collective_fusion_fuse_all_gather": "false"}
 
 
 @functools.cache
-def compiler_options() -> dict[str, str]:
-    """Returns the `compiler_options` of `jax.jit` for the device at hand: none but on a CPU.
+def compiler_options(device: jax.Device | None = None) -> dict[str, str]:
+    """Returns the `compiler_options` of `jax.jit` for a device: some for a CPU and for a TPU.
 
-    A jaxlib that does not know the option goes without it, which a log message says.
+    A compiler that does not know an option goes without it, which a log message says.
+
+    Args:
+      device: that is compiled for, and need not be here; None: the first of those at hand.
 
     Example:
       >>> import jax
       >>> jax.jit(lambda x: x + 1, compiler_options=compiler_options())(1).item()
       2
     """
-    if jax.default_backend() != "cpu":
+    device = device or jax.local_devices()[0]
+    options = {"cpu": OWN_CONVOLUTIONS, "tpu": GATHERS_IN_PLACE}.get(device.platform, {})
+    if not options:
         return {}
+    number = jax.ShapeDtypeStruct((), jnp.int32, sharding=SingleDeviceSharding(device))
     try:
-        jax.jit(lambda: 0, compiler_options=OWN_CONVOLUTIONS).lower().compile()
+        jax.jit(lambda x: x, compiler_options=options).lower(number).compile()
     except jax.errors.JaxRuntimeError as error:
-        logging.getLogger(__name__).info("This jaxlib chooses convolutions itself: %s", error)
+        logging.getLogger(__name__).info("This compiler knows no such option: %s", error)
         return {}
-    return OWN_CONVOLUTIONS
+    return options
 
 
 @contextlib.contextmanager

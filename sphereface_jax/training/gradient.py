@@ -101,11 +101,16 @@ def make_gradient(
     return gradient
 
 
-def accumulated(gradient: Gradient, parts: int) -> Gradient:
+def accumulated(gradient: Gradient, parts: int, *, unroll: bool = False) -> Gradient:
     """Returns the same gradient, gathered over so many equal parts of a batch.
 
     Part i holds the examples i, i + parts, i + 2 · parts, ...: every device has its share of each,
     and no image moves.
+
+    Args:
+      gradient: of a batch.
+      parts: how many.
+      unroll: whether to write the parts out one after another instead of a loop.
     """
     if parts == 1:
         return gradient
@@ -123,8 +128,6 @@ def accumulated(gradient: Gradient, parts: int) -> Gradient:
             return jax.tree.map(jnp.add, total, found.by), found.metrics
 
         start = jax.tree.map(jnp.zeros_like, trained)
-        # XLA's CPU backend loses its fast convolutions inside a loop: 30 times as long a step.
-        unroll = jax.default_backend() == "cpu"
         parts_of = cut(images), cut(classes.labels), cut(classes.keys)
         total, metrics = jax.lax.scan(add, start, parts_of, unroll=unroll)
         return BatchGradient(

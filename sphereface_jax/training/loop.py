@@ -139,14 +139,14 @@ def _initial_state(
 
 
 def _introduce(trainer: Trainer, source: FaceSource, start: int, console: Console) -> None:
-    config = trainer.config
+    config, devices = trainer.config, trainer.mesh.devices
     weights = sum(leaf.size for leaf in jax.tree.leaves(trainer.like.params))
     doing = f"Resuming from step {start}:" if start else "Training"
     say(
         console,
         f"{doing} {config.model.name} ({weights / 1e6:.1f} M weights) "
         f"with {config.loss.name} on {len(source):,} images of {len(source.identities):,} "
-        f"identities, {trainer.mesh.size} × {jax.devices()[0].device_kind}, into {config.out}",
+        f"identities, {devices.size} × {devices.flat[0].device_kind}, into {config.out}",
     )
     say_found(console, source)
     passed_over = getattr(source, "passed_over", ())

@@ -1,11 +1,19 @@
 """The mesh of devices, and where each part of the training state lives on it.
 
 Two axes, "data" and "model". The images are cut along both, so that every device embeds its share
-of the batch. The prototypes and their optimiser state are cut along "model": the embeddings of the
-devices that share them are gathered for the head. Everything else is replicated, or the optimiser's
-part of it is cut along "data" (ZeRO-1: Rajbhandari et al., SC 2020, https://arxiv.org/abs/1910.02054).
+of the batch. The prototypes are cut along "model": the embeddings of the devices that share them
+are gathered for the head. What the optimiser keeps for them is cut along "data" too, where no
+sample of them is drawn: each device updates its part of the rows. The gradient's sum is then a
+reduce-scatter and the updated rows are gathered, which together send what the sum alone would.
+Everything else is replicated, or the optimiser's part of it is cut along "data" (ZeRO-1:
+Rajbhandari et al., SC 2020, https://arxiv.org/abs/1910.02054).
+
+The mesh is the one place that says what a step is compiled for: the devices at hand, or those of a
+topology that a compiler was told of (`jax.experimental.topologies`).
 """
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -16,13 +24,26 @@ from sphereface_jax.training.config import MeshConfig
 from sphereface_jax.training.state import PROTOTYPE_MULTIPLE, TrainState
 
 
-def make_mesh(config: MeshConfig, *, batch_size: int, accumulate: int = 1) -> Mesh:
+def make_mesh(
+    config: MeshConfig,
+    *,
+    batch_size: int,
+    accumulate: int = 1,
+    target: Sequence[jax.Device] | None = None,
+) -> Mesh:
     """Lays the devices of all processes out as data × model.
+
+    Args:
+      config: how.
+      batch_size: images per update, over all devices.
+      accumulate: parts that a batch is taken in.
+      target: the devices, which need not be here; None: all that are.
 
     Raises:
       ValueError: the devices cannot be laid out so, or the batch cannot be cut evenly.
     """
-    devices = jax.device_count()
+    target = jax.devices() if target is None else target
+    devices = len(target)
     data = devices // config.model if config.data == -1 else config.data
     if data * config.model != devices or data < 1:
         raise ValueError(
@@ -33,10 +54,11 @@ def make_mesh(config: MeshConfig, *, batch_size: int, accumulate: int = 1) -> Me
         raise ValueError(
             f"mesh.model: expected a divisor of {PROTOTYPE_MULTIPLE}, got {config.model}"
         )
-    if jax.local_device_count() * jax.process_count() != devices:
+    held = Counter(device.process_index for device in target)
+    if len(set(held.values())) > 1:
         raise ValueError(
-            f"mesh: expected as many devices in each of the {jax.process_count()} processes, "
-            f"got {jax.local_device_count()} of {devices} here"
+            f"mesh: expected as many devices in each of the {len(held)} processes, "
+            f"got {min(held.values())} to {max(held.values())}"
         )
     shares = devices * accumulate
     if batch_size % shares:
@@ -45,7 +67,14 @@ def make_mesh(config: MeshConfig, *, batch_size: int, accumulate: int = 1) -> Me
             f"batch_size: expected a multiple of the {devices} devices{parts}, "
             f"got {batch_size}; the nearest is {max(shares, batch_size // shares * shares)}"
         )
-    return jax.make_mesh((data, config.model), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+    return jax.make_mesh(
+        (data, config.model), ("data", "model"), axis_types=(AxisType.Auto,) * 2, devices=target
+    )
+
+
+def platform_of(mesh: Mesh) -> str:
+    """Returns the platform of a mesh's devices, such as "cpu"."""
+    return mesh.devices.flat[0].platform
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -58,23 +87,36 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(("data", "model")))
 
 
-def state_sharding(state: TrainState, mesh: Mesh, *, shard_optimizer: bool = False) -> TrainState:
+def update_sharding(mesh: Mesh, rows: int) -> NamedSharding:
+    """Where the rows of all prototypes are updated: on all devices, if they can be cut evenly."""
+    even = rows % mesh.size == 0
+    return NamedSharding(mesh, PartitionSpec(("model", "data") if even else "model"))
+
+
+def state_sharding(
+    state: TrainState, mesh: Mesh, *, shard_optimizer: bool = False, sampled: bool = False
+) -> TrainState:
     """Returns the sharding of each leaf of a (possibly abstract) training state.
 
     Args:
-      state: the state. Its prototypes, and what the optimiser keeps for each of their rows, are cut
-        along "model".
+      state: the state. Its prototypes are cut along "model", and what the optimiser keeps for each
+        of their rows along both axes.
       mesh: of `make_mesh`.
       shard_optimizer: whether to cut what else the optimiser keeps, and the moving average of the
         weights, along "data": each leaf in its longest dimension that can be cut evenly.
+      sampled: whether a step updates a sample of the prototypes: what the optimiser keeps for them
+        lies where they do then.
     """
     rows = state.prototypes.shape[0]
 
     def place(path: tuple[Any, ...], leaf: jax.Array) -> NamedSharding:
         names = [getattr(key, "name", getattr(key, "key", None)) for key in path]
         if "prototypes" in names or "frozen_prototypes" in names:
-            by_class = leaf.ndim > 0 and leaf.shape[0] == rows
-            return NamedSharding(mesh, PartitionSpec("model") if by_class else PartitionSpec())
+            if leaf.ndim == 0 or leaf.shape[0] != rows:
+                return replicated(mesh)
+            if names[0] == "opt_state" and not sampled:
+                return update_sharding(mesh, rows)
+            return NamedSharding(mesh, PartitionSpec("model"))
         if shard_optimizer and names[0] in ("opt_state", "ema_params"):
             return NamedSharding(mesh, _longest_cut(leaf.shape, mesh.shape["data"]))
         return replicated(mesh)

@@ -8,13 +8,19 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jax.lax import with_sharding_constraint
 from jax.sharding import Mesh
 
 from sphereface_jax.compilation import compiler_options
 from sphereface_jax.training.freezing import FineTuning
 from sphereface_jax.training.gradient import accumulated, make_gradient
 from sphereface_jax.training.objective import Objective
-from sphereface_jax.training.partition import batch_sharding, replicated
+from sphereface_jax.training.partition import (
+    batch_sharding,
+    platform_of,
+    replicated,
+    update_sharding,
+)
 from sphereface_jax.training.state import TrainState, trained_parts
 from sphereface_jax.training.step_classes import choose_classes
 
@@ -32,6 +38,7 @@ def make_train_step(
     ema_decay: float = 0.0,
     accumulate: int = 1,
     tuning: FineTuning = FineTuning(),
+    platform: str | None = None,
     mesh: Mesh | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Returns the pure function (state, batch) -> (state, metrics) of one update.
@@ -40,20 +47,29 @@ def make_train_step(
     this very step, before its update: loss, accuracy without margin, mean angle to the target
     prototype in degrees, mean length of the embeddings, and the gradient's global norm. Where
     classes are sampled, they are those among the sample, which is drawn once for the batch. On a
-    mesh, every device embeds its share of the batch.
+    mesh, every device embeds its share of the batch. The platform is that of the devices that the
+    step is compiled for, of those at hand if left out.
     """
     gradient = make_gradient(
         graph, objective, pixel_divisor=pixel_divisor, tuning=tuning, mesh=mesh
     )
-    gradient = accumulated(gradient, accumulate)
+    # XLA's CPU backend loses its fast convolutions inside a loop: 30 times as long a step.
+    gradient = accumulated(
+        gradient, accumulate, unroll=(platform or jax.default_backend()) == "cpu"
+    )
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         classes = choose_classes(state, batch["label"], objective)
         trained = trained_parts(state, objective) | {"prototypes": classes.prototypes}
         opt_state = state.opt_state | {"prototypes": classes.opt_state}
         found = gradient(trained, state, classes, batch["image"])
-        norm = optax.tree.norm(found.by)
-        grads = _clipped(found.by, norm, clip_norm)
+        grads = found.by
+        if mesh is not None and objective.config.sample_rate == 1:
+            grads["prototypes"] = with_sharding_constraint(
+                grads["prototypes"], update_sharding(mesh, grads["prototypes"].shape[0])
+            )
+        norm = optax.tree.norm(grads)
+        grads = _clipped(grads, norm, clip_norm)
         trained["prototypes"], grads["prototypes"] = classes.to_update(state, grads["prototypes"])
         updated = {}
         for name, weights in trained.items():
@@ -95,10 +111,13 @@ def compile_train_step(
     mesh: Mesh,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Jits an update over the mesh; the state that goes in is donated."""
+    # The first device of a mesh may be another process's; those at hand are like it, if any are.
+    is_here = platform_of(mesh) == jax.default_backend()
+    device = None if is_here else mesh.devices.flat[0]
     return jax.jit(
         train_step,
         donate_argnums=0,
         in_shardings=(sharding, batch_sharding(mesh)),
         out_shardings=(sharding, replicated(mesh)),
-        compiler_options=compiler_options(),
+        compiler_options=compiler_options(device),
     )

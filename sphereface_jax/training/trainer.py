@@ -1,6 +1,6 @@
 """The parts of a run besides its state, built from its config."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from sphereface_jax.training.freezing import FineTuning
 from sphereface_jax.training.gradient import require_batch, require_separable
 from sphereface_jax.training.objective import Objective
 from sphereface_jax.training.optimizer import make_optimizer
-from sphereface_jax.training.partition import make_mesh, state_sharding
+from sphereface_jax.training.partition import make_mesh, platform_of, state_sharding
 from sphereface_jax.training.state import TrainState, create_state, make_model
 from sphereface_jax.training.step import Batch, Metrics, compile_train_step, make_train_step
 from sphereface_jax.training.step_classes import require_rowwise
@@ -86,6 +86,7 @@ def make_trainer(
     tx: optax.GradientTransformation | None = None,
     loss: Loss | Callable[..., Any] | None = None,
     class_counts: np.ndarray | None = None,
+    target: Sequence[jax.Device] | None = None,
 ) -> Trainer:
     """Builds the parts of a run: nothing is computed and no file is touched.
 
@@ -95,11 +96,15 @@ def make_trainer(
       tx: an optimiser that takes the place of the config's.
       loss: a loss of one's own, that the config names; see `sphereface_jax.Loss`.
       class_counts: images per class [num_classes], for the losses whose margins follow them.
+      target: devices that the step is compiled for; None: all that are here. Those of a topology
+        (`jax.experimental.topologies`) need not be here: the step can be compiled, not called.
 
     Raises:
       ValueError: a name or a number in the config is not one that can be built.
     """
-    mesh = make_mesh(config.mesh, batch_size=config.batch_size, accumulate=config.accumulate)
+    mesh = make_mesh(
+        config.mesh, batch_size=config.batch_size, accumulate=config.accumulate, target=target
+    )
     shares = config.mesh.model > 1 or config.loss.class_block is not None
     own = loss if loss is None or isinstance(loss, Loss) else Loss(loss)
     objective = Objective(
@@ -124,7 +129,12 @@ def make_trainer(
     tuning = FineTuning(config.freeze, optimizer.head_rate, optimizer.head_first)
     tuning.check(shapes.params)
     require_batch(shapes.model_state, network=config.model.name, batch_size=config.batch_size)
-    sharding = state_sharding(shapes, mesh, shard_optimizer=config.mesh.shard_optimizer)
+    sharding = state_sharding(
+        shapes,
+        mesh,
+        shard_optimizer=config.mesh.shard_optimizer,
+        sampled=config.loss.sample_rate < 1,
+    )
     train_step = make_train_step(
         graph,
         objective,
@@ -134,6 +144,7 @@ def make_trainer(
         ema_decay=config.optimizer.ema_decay,
         accumulate=config.accumulate,
         tuning=tuning,
+        platform=platform_of(mesh),
         mesh=mesh if mesh.size > 1 else None,
     )
     return Trainer(
