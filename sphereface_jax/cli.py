@@ -17,12 +17,14 @@ from rich.console import Console
 from tyro.conf import Positional, arg
 
 from sphereface_jax.commands.evaluate_options import EvaluateOptions
+from sphereface_jax.commands.plan_options import PlanOptions
 from sphereface_jax.commands.reference_options import (
     BridgeOptions,
     EnrollOptions,
     IdentifyOptions,
 )
 from sphereface_jax.commands.weight_options import ExportOptions, ImportOptions
+from sphereface_jax.plan.targets import keep_compilers_out
 from sphereface_jax.training.config import ProcessConfig, TrainConfig
 from sphereface_jax.training.terminal import show_anywhere
 
@@ -77,6 +79,20 @@ def train(
         return
     keep_training(config, console)
     write_report([config.out], console=console)
+
+
+@app.command
+def plan(
+    config: Annotated[TrainConfig, arg(name="")], options: Annotated[PlanOptions, arg(name="")]
+) -> None:
+    """Say whether a run will fit devices that are not here, by their own compiler.
+
+    Takes the options of train and compiles the very step that train would run. Nothing is trained
+    and no data are read: the number of identities is --num-classes.
+    """
+    from sphereface_jax.commands.plan import plan as plan_run
+
+    plan_run(config, options, console=Console(soft_wrap=True))
 
 
 @app.command
@@ -291,6 +307,7 @@ def export(options: Annotated[ExportOptions, arg(name="")]) -> None:
 def main(args: Sequence[str] | None = None) -> None:
     """Runs the command line; `args` takes the place of the shell's arguments."""
     args = sys.argv[1:] if args is None else args
+    keep_compilers_out()
     show_anywhere()
     try:
         _refuse_unknown_command(args)
