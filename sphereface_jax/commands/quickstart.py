@@ -5,6 +5,7 @@ pairs of people whom it never saw whether they are one. Two baselines take the s
 cosine of raw pixels, and the network before training.
 """
 
+import dataclasses
 import functools
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ from sphereface_jax.training.config import (
 from sphereface_jax.training.input import face_transform
 from sphereface_jax.training.loop import train
 from sphereface_jax.training.model_card import write_model_card
-from sphereface_jax.training.run_folder import read_json, read_records, write_json
+from sphereface_jax.training.run_folder import read_config, read_json, read_records, write_json
 from sphereface_jax.training.terminal import counting, say
 from sphereface_jax.training.trainer import make_trainer
 
@@ -55,7 +56,11 @@ def quickstart_config(out: Path, *, seed: int) -> TrainConfig:
     return TrainConfig(
         out=out,
         data=DataConfig(
-            train="synthetic", image_size=(56, 48), synthetic_identities=1000, synthetic_views=120
+            train="synthetic",
+            image_size=(56, 48),
+            resize=True,  # the drawn faces are of this size; those of other commands need not be
+            synthetic_identities=1000,
+            synthetic_views=120,
         ),
         model=ModelConfig(name="spherenet4", embedding_dim=128, channels=(32, 64, 128, 256)),
         loss=LossConfig(name="sphereface", margin=4),
@@ -78,6 +83,12 @@ def quickstart(out: Path, *, seed: int, console: Console) -> None:
       console: where to print.
     """
     config = quickstart_config(out, seed=seed)
+    if (out / "result.json").is_file() and not read_config(out).data.resize:
+        say(
+            console,
+            f"{out} takes faces of 56×48 only; another --out makes a run that scales others",
+        )
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, resize=False))
     train(config, console=console)
     evaluation = out / "evaluation.json"
     if not evaluation.is_file():
