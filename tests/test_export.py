@@ -101,6 +101,35 @@ def test_stablehlo_gives_the_same_embeddings(arch: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(theirs, ours, atol=1e-5)
 
 
+def test_int8_stays_near_and_is_refused_where_it_costs_too_much(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnx", reason="onnx is in the extra `onnx`")
+    run, out = make_run(tmp_path, "sfnet4_bn", (48, 48)), tmp_path / "int8.onnx"
+    lines = ["1\t2"]
+    for person in range(4):
+        for view in range(2):
+            name = f"P{person}/P{person}_{view + 1:04d}.png"
+            write_image(tmp_path / "lfw" / name, make_face(2 * person + view, 48, 48))
+    lines = ["2\t2", *(f"P{i}\t1\t2" for i in (0, 1)), "P0\t1\tP1\t2", "P1\t1\tP0\t2"]
+    lines += [*(f"P{i}\t1\t2" for i in (2, 3)), "P2\t1\tP3\t2", "P3\t1\tP2\t2"]
+    pairs = tmp_path / "pairs.txt"
+    pairs.write_text("\n".join(lines) + "\n")
+    flags = ["export", run, "--onnx", out, "--int8"]
+    assert "--calibrate-on DIR" in refused(capsys, *flags)
+    flags += ["--calibrate-on", tmp_path / "lfw", "--pairs", pairs, "--images", tmp_path / "lfw"]
+    assert "expected a loss of at most -101 points" in refused(capsys, *flags, "--most-loss", -101)
+    assert not out.exists()
+    assert call(*flags, "--most-loss", 100) == 0
+    said = capsys.readouterr().out
+    assert "pairs.txt by lfw_authors: float" in said
+    paths = sorted((tmp_path / "lfw").rglob("*.png"))
+    ours = unit(FaceEmbedder.from_run(run).embed_paths(paths).embeddings)
+    theirs = unit(run_onnx(out, np.stack([read_image(path) for path in paths])))
+    cosines = np.sum(ours * theirs, axis=1)
+    assert 0.97 < cosines.min() < 1 - 1e-6
+
+
 def test_export_refuses_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = make_run(tmp_path, "sfnet4", (48, 48))
     there = tmp_path / "there.pt"

@@ -8,6 +8,7 @@ from typing import Any
 from flax import nnx
 from rich.console import Console
 
+from sphereface_jax.commands.quantize import int8_bytes
 from sphereface_jax.commands.weight_options import ExportOptions
 from sphereface_jax.compilation import run_arithmetic
 from sphereface_jax.data.files import AtomicFile, require_writable_folder
@@ -31,7 +32,9 @@ def export_run(options: ExportOptions, *, console: Console) -> None:
       FileNotFoundError: there is no run, or no folder to write into.
       ValueError: a file is there already, or none is named.
     """
-    outputs = _outputs(options)
+    if options.int8 and options.onnx is None:
+        raise ValueError("--int8: expected --onnx FILE, which it quantises, got none")
+    outputs = _outputs(options, console)
     run = load_run(options.run)
     contents = {path: make(run) for path, make in outputs.items()}
     if options.hf is not None:
@@ -46,7 +49,7 @@ def export_run(options: ExportOptions, *, console: Console) -> None:
         )
 
 
-def _outputs(options: ExportOptions) -> dict[Path, Maker]:
+def _outputs(options: ExportOptions, console: Console) -> dict[Path, Maker]:
     """Returns what makes each file.
 
     Raises:
@@ -56,7 +59,7 @@ def _outputs(options: ExportOptions) -> dict[Path, Maker]:
     chosen: tuple[tuple[Path | None, Maker], ...] = (
         (options.safetensors, _safetensors),
         (options.torch, _torch),
-        (options.onnx, functools.partial(_onnx, options)),
+        (options.onnx, functools.partial(_onnx, options, console)),
         (options.stablehlo, functools.partial(_stablehlo, options)),
     )
     outputs = {path: make for path, make in chosen if path is not None}
@@ -102,14 +105,15 @@ def _torch(run: SavedRun) -> bytes:
     return torch_file_bytes(state_dict(_model(run), batches_tracked=run.step))
 
 
-def _onnx(options: ExportOptions, run: SavedRun) -> bytes:
-    return onnx_bytes(
+def _onnx(options: ExportOptions, console: Console, run: SavedRun) -> bytes:
+    content = onnx_bytes(
         _model(run),
         **_preprocessing(run),
         input_kind=options.onnx_input,
         normalize=options.normalize,
         metadata={"architecture": run.config.model.name, "step": str(run.step)},
     )
+    return int8_bytes(content, options, console=console) if options.int8 else content
 
 
 def _stablehlo(options: ExportOptions, run: SavedRun) -> bytes:

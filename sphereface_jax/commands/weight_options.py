@@ -58,3 +58,13 @@ class ExportOptions:
     preprocessing, or uint8 [N, H, H, 3]."""
     normalize: bool = False
     """Make the embeddings of ONNX and StableHLO unit length."""
+    int8: bool = False
+    """Quantise the ONNX file to int8, by onnxruntime, with the ranges of --calibrate-on."""
+    calibrate_on: Path | None = None
+    """A folder of aligned faces like those that the network will see, for --int8."""
+    pairs: Path | None = None
+    """A list in LFW's format, on which --int8 is scored before and after; needs --images."""
+    images: Path | None = None
+    """The folder of the images of --pairs."""
+    most_loss: float = 0.5
+    """Points of accuracy on --pairs that --int8 may cost; more, and nothing is written."""
