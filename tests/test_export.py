@@ -106,7 +106,6 @@ def test_int8_stays_near_and_is_refused_where_it_costs_too_much(
 ) -> None:
     pytest.importorskip("onnx", reason="onnx is in the extra `onnx`")
     run, out = make_run(tmp_path, "sfnet4_bn", (48, 48)), tmp_path / "int8.onnx"
-    lines = ["1\t2"]
     for person in range(4):
         for view in range(2):
             name = f"P{person}/P{person}_{view + 1:04d}.png"

@@ -1,4 +1,4 @@
-"""An ONNX file in int8: quantised on real faces by onnxruntime, and refused where it costs too much."""
+"""An ONNX file in int8: quantised on real faces, and refused where it costs too much."""
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
