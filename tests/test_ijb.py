@@ -71,6 +71,7 @@ def test_subjects_and_matches(tmp_path: Path) -> None:
         (read_ijb_templates, TEMPLATES + "4.jpg 1\n", ":4: expected image, template and medium"),
         (read_ijb_templates, "1.jpg one 2\n", ":1: expected image, template and medium"),
         (read_ijb_pairs, "1 2 3\n", ":1: expected a label of 0 or 1, found 3"),
+        (read_ijb_pairs, "1 2 0\n4 4 1\n", ":2: expected a pair, found 4 twice"),
         (read_ijb_pairs, "1 2\n", ": expected lines of 3 whole numbers, found 2 a line"),
         (read_ijb_pairs, PAIRS + "1 x 1\n", ": expected lines of 3 whole numbers: could not"),
         (read_ijb_pairs, PAIRS + "1 2\n", ": expected lines of 3 whole numbers: the number of"),

@@ -14,6 +14,7 @@ from sphereface_jax.data.packs import read_pack, write_pack
 from sphereface_jax.data.pipeline import ordered_batches
 from sphereface_jax.data.sources import open_source
 from sphereface_jax.data.transforms import FaceTransform
+from sphereface_jax.tasks.packs import PackTask
 
 IMAGES = [encode_png(make_face(i, 14, 14)) for i in range(8)]
 ANSWERS = [True, False, False, True]
@@ -35,6 +36,14 @@ def test_packs_round_trip(tmp_path: Path) -> None:
     plain = FaceTransform(image_size=(14, 12))
     (batch,) = ordered_batches(pack, 8, transform=plain)
     np.testing.assert_array_equal(batch["image"][5], plain(make_face(5, 14, 14)))
+
+
+def test_pairs_of_one_picture_are_counted(tmp_path: Path) -> None:
+    write_pack(tmp_path / "a.bin", IMAGES, ANSWERS)
+    assert PackTask(tmp_path / "a.bin").remarks == ()
+    write_pack(tmp_path / "a.bin", [*IMAGES[:4], IMAGES[0], IMAGES[0], *IMAGES[6:]], ANSWERS)
+    (said,) = PackTask(tmp_path / "a.bin").remarks
+    assert "a.bin: 1 of 4 pairs are one picture twice; they are scored" in said
 
 
 def test_folds_are_insightfaces(tmp_path: Path) -> None:

@@ -61,6 +61,8 @@ def test_a_header_with_one_number_has_no_folds(tmp_path: Path) -> None:
         ("1\t1\nAnn\t-1\t2\nAnn\t1\tBob\t2\n", ":2: expected the number"),
         ("1\t1\n../../etc\t1\t2\nAnn\t1\tBob\t2\n", ":2: expected a person's name"),
         ("1\t1\n..\t1\t2\nAnn\t1\tBob\t2\n", ":2: expected a person's name"),
+        ("1\t1\nAnn\t1\t01\nAnn\t1\tBob\t2\n", ":2: expected a pair, found Ann/Ann_0001 twice"),
+        ("1\t1\nAnn\t1\t2\nAnn\t1\tAnn\t1\n", ":3: expected a pair, found Ann/Ann_0001 twice"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, text: str, message: str) -> None:

@@ -75,7 +75,8 @@ def test_verification_intervals_hold_the_measure() -> None:
     rng = np.random.default_rng(0)
     people = np.repeat(np.arange(40), 4)
     embeddings = rng.normal(size=(40, 16))[people] + 1.2 * rng.normal(size=(160, 16))
-    left, right = rng.integers(0, 160, size=(2, 400))
+    left = rng.integers(0, 160, 400)
+    right = (left + rng.integers(1, 160, 400)) % 160
     right[:200] = 4 * (left[:200] // 4) + (left[:200] + 1 + rng.integers(0, 3, 200)) % 4
     pairs = Pairs(
         left, right, is_same=people[left] == people[right], folds=rng.integers(0, 10, 400)
@@ -120,6 +121,33 @@ def test_verification_intervals_are_those_of_a_weighted_roc(
     ):
         expected = bootstrap_interval(statistic, people[left], people[right], num_draws=150)
         assert intervals[measure] == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("errors", [0, 3])
+def test_few_errors_do_not_make_a_list_sure(errors: int) -> None:
+    # 20 people with one same pair each, and ten different pairs: draws alone know no more errors.
+    rows = np.arange(30)
+    is_same = rows < 20
+    left, right = (
+        np.where(is_same, rows, 2 * rows - 40),
+        np.where(is_same, rows + 20, 2 * rows - 39),
+    )
+    people = np.arange(40) % 20
+    pairs = Pairs(left, right, is_same=is_same, folds=rows % 3)
+    result = dataclasses.replace(
+        lfw_insightface(np.random.default_rng(0).normal(size=(40, 4)), pairs),
+        scores=np.where(is_same, 0.9, 0.1),
+        is_correct=rows >= errors,
+    )
+    found = verification_intervals({"x": result}, pairs, people, num_draws=100)["x"]
+    # Ten pairs without a person in common at most: twenty people.
+    worth = 10 if errors == 0 else 30
+    low, high = stats.binomtest(round(worth * (1 - errors / 30)), worth).proportion_ci(0.95)
+    assert found["accuracy_10_fold"][0] <= low + 1e-9
+    assert found["accuracy_10_fold"][1] >= high - 1e-9
+    assert found["accuracy_10_fold"][0] > 0.5
+    low, high = stats.binomtest(10, 10).proportion_ci(0.95)
+    assert found["auc"] == pytest.approx((low, high))
 
 
 def test_a_weighted_roc_agrees_with_scikit_learn() -> None:

@@ -259,11 +259,17 @@ def test_paired_cosines_have_no_overflow() -> None:
     np.testing.assert_allclose(paired_cosines(embeddings, pairs), [1, 0])
 
 
+def test_a_row_paired_with_itself_is_refused() -> None:
+    with pytest.raises(ValueError, match="another row than left, got 4 twice in pair 1"):
+        Pairs([0, 4], [1, 4], is_same=[True, True], folds=[0, 1])
+
+
 def test_pairs_beyond_a_block_keep_their_order() -> None:
     rng = np.random.default_rng(2)
-    left, right = rng.integers(0, 50, size=(2, 9000))
+    left = rng.integers(0, 50, 9000)
+    right = (left + rng.integers(1, 50, 9000)) % 50
     embeddings = rng.normal(size=(50, 3))
-    pairs = Pairs(left, right, is_same=left == right, folds=np.zeros(9000, int))
+    pairs = Pairs(left, right, is_same=left < right, folds=np.zeros(9000, int))
     unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
     np.testing.assert_allclose(paired_cosines(embeddings, pairs), (unit @ unit.T)[left, right])
 

@@ -46,6 +46,7 @@ def test_frames_are_the_images_of_a_videos_folder(tmp_path: Path) -> None:
         (SPLITS.replace("Bob/2, 0, 0", "Bob/2"), ":2: expected 6 fields or more, found 4"),
         (SPLITS.replace("Cyd/5", "Cyd"), ":5: expected a video as Name/0, found 'Cyd'"),
         (SPLITS.replace("Cyd/5", "../5"), ":5: expected a video as Name/0, found '../5'"),
+        (SPLITS.replace("Lee/1", "Lee/0"), ":3: expected a pair, found Ann_Lee/0 twice"),
         (SPLITS.replace("1, 1\n\n", "1, yes\n\n"), ":3: expected 0 or 1 under 'is same'"),
         (SPLITS.replace("2, 1, Bob", "x, 1, Bob"), ":5: expected the number of a split first"),
     ],

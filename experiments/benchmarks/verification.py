@@ -44,7 +44,8 @@ def main(preset: Literal["full", "smoke"] = "full", out: Path | None = None) -> 
     machine = describe_machine()
     rng = np.random.default_rng(0)
     embeddings, mirrored = rng.standard_normal((2, size.num_images, size.embedding_dim), np.float32)
-    left, right = rng.integers(0, size.num_images, (2, size.num_pairs))
+    left = rng.integers(0, size.num_images, size.num_pairs)
+    right = (left + rng.integers(1, size.num_images, size.num_pairs)) % size.num_images
     rows = np.arange(size.num_pairs)
     pairs = Pairs(left, right, is_same=rows % 2 == 0, folds=rows * 10 // size.num_pairs)
     best = dict.fromkeys(PROTOCOLS, np.inf)

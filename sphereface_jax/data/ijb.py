@@ -131,12 +131,17 @@ def read_ijb_pairs(path: str | os.PathLike[str]) -> IjbPairs:
 
     Raises:
       FileNotFoundError: no such file.
-      ValueError: lines that are not three whole numbers, the last 0 or 1.
+      ValueError: lines that are not three whole numbers, the last 0 or 1, or a template paired
+        with itself.
     """
     table = _whole_numbers(path, columns=3, delimiter=None)
     if not np.isin(table[:, 2], (0, 1)).all():
         line = int((~np.isin(table[:, 2], (0, 1))).argmax()) + 1
         raise ValueError(f"{path}:{line}: expected a label of 0 or 1, found {table[line - 1, 2]}")
+    one = table[:, 0] == table[:, 1]
+    if one.any():
+        line = int(one.argmax()) + 1
+        raise ValueError(f"{path}:{line}: expected a pair, found {table[line - 1, 0]} twice")
     return IjbPairs(table[:, 0], table[:, 1], table[:, 2] == 1)
 
 

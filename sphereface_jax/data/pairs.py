@@ -146,6 +146,16 @@ def _images_by_stem(folder: Path) -> dict[str, Path]:
     return {path.stem: path for path in images} | {path.name: path for path in images}
 
 
+def check_sides(left: str, right: str, where: str) -> None:
+    """Refuses a pair of one thing, whose cosine is 1 whatever the network.
+
+    Raises:
+      ValueError: the sides are one.
+    """
+    if left == right:
+        raise ValueError(f"{where}: expected a pair, found {left} twice; put another in its place")
+
+
 def _parse_header(line: str, path: str | os.PathLike[str]) -> tuple[int, int]:
     fields = line.split()
     numbers = [int(field) for field in fields if is_whole(field)]
@@ -162,12 +172,14 @@ def _parse_pair(line: str, where: str) -> tuple[str, str, bool, str]:
     group = ""
     if len(fields) in (4, 5) and not is_whole(fields[-1]):
         group = fields.pop()
-    if len(fields) == 3:
-        name, first, second = fields
-        return _image_name(name, first, where), _image_name(name, second, where), True, group
+    is_same = len(fields) == 3
+    if is_same:
+        fields.insert(2, fields[0])
     if len(fields) == 4:
-        name, first, other, second = fields
-        return _image_name(name, first, where), _image_name(other, second, where), False, group
+        left = _image_name(fields[0], fields[1], where)
+        right = _image_name(fields[2], fields[3], where)
+        check_sides(left, right, where)
+        return left, right, is_same, group
     raise ValueError(
         f"{where}: expected 3 fields (same person) or 4 (different), found {len(fields)}: "
         f"{line[:60]!r}; where a name has spaces, part the fields by tabs"

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from sphereface_jax.data.finder import walk_images
-from sphereface_jax.data.pairs import NamedPairs
+from sphereface_jax.data.pairs import NamedPairs, check_sides
 from sphereface_jax.data.text import existing_folder, is_whole, read_lines
 
 _COLUMNS = ("first name", "second name", "is same")
@@ -83,6 +83,7 @@ def _parse(line: list[str], columns: list[int], where: str) -> tuple[int, str, s
         parts = video.split("/")
         if len(parts) != 2 or not all(parts) or set(parts) & {".", ".."} or "\\" in video:
             raise ValueError(f"{where}: expected a video as Name/0, found {video[:60]!r}")
+    check_sides(left, right, where)
     if same not in ("0", "1"):
         raise ValueError(f"{where}: expected 0 or 1 under 'is same', found {same[:60]!r}")
     return int(split), left, right, same == "1"

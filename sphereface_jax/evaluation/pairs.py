@@ -24,8 +24,9 @@ class Pairs:
       folds: [P] integers, the fold of each pair; any values, compared for equality only.
 
     Raises:
-      ValueError: if lengths differ, the list is empty, a row is negative, or an entry is not
-        an integer (left, right, folds) or a boolean (is_same; 0 and 1 are taken too).
+      ValueError: if lengths differ, the list is empty, a row is negative or paired with itself,
+        or an entry is not an integer (left, right, folds) or a boolean (is_same; 0 and 1 are taken
+        too).
 
     Example:
       >>> pairs = Pairs([0, 0], [1, 2], is_same=[True, False], folds=[0, 1])
@@ -50,6 +51,12 @@ class Pairs:
             length = len(getattr(self, name))
             if length != len(self.left):
                 raise ValueError(f"{name}: expected {len(self.left)} entries as left, got {length}")
+        one = self.left == self.right
+        if one.any():
+            pair = int(one.argmax())
+            raise ValueError(
+                f"right: expected another row than left, got {self.left[pair]} twice in pair {pair}"
+            )
         for name in ("left", "right"):
             if getattr(self, name).min() < 0:
                 raise ValueError(f"{name}: expected rows of the embeddings, got a negative one")

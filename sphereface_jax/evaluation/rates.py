@@ -312,11 +312,26 @@ def _checked(
     return values, number[: len(left)], number[len(left) :]
 
 
-def _estimate(events: float, trials: int, effective: float, confidence: float) -> RateEstimate:
+def exact_interval(rate: float, trials: float, *, confidence: float = 0.95) -> tuple[float, float]:
+    """Clopper and Pearson's interval of a rate seen in independent trials, of any real number.
+
+    Raises:
+      ValueError: a confidence outside (0, 1).
+
+    Example:
+      >>> low, high = exact_interval(1.0, 4)
+      >>> print(round(low, 3), high)
+      0.398 1.0
+    """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence: expected a number in (0, 1), got {confidence}")
-    rate, tail = events / trials, (1 - confidence) / 2
-    seen, missed = rate * effective, (1 - rate) * effective
+    seen, missed, tail = rate * trials, (1 - rate) * trials, (1 - confidence) / 2
     low = 0.0 if seen <= 0 else float(betaincinv(seen, missed + 1, tail))
     high = 1.0 if missed <= 0 else float(betaincinv(seen + 1, missed, 1 - tail))
+    return low, high
+
+
+def _estimate(events: float, trials: int, effective: float, confidence: float) -> RateEstimate:
+    rate = events / trials
+    low, high = exact_interval(rate, effective, confidence=confidence)
     return RateEstimate(rate, low, high, events, trials, effective)

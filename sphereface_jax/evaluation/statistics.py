@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sphereface_jax.evaluation.pairs import Pairs
+from sphereface_jax.evaluation.rates import FEW, exact_interval, pair_rate
 from sphereface_jax.evaluation.verification import VerificationResult
 
 # Weights held at a time, so that they stay near a CPU's caches.
@@ -80,7 +81,10 @@ def verification_intervals(
     """Intervals of accuracy and AUC over people, for the results of one list of pairs.
 
     The decisions are held as the protocols made them; only who is tested is drawn again, the same
-    people for every protocol.
+    people for every protocol. Draws of a list without errors have none either, so where fewer than
+    ten pairs are decided wrongly the interval also holds the exact one of `pair_rate`. An AUC of 1
+    has the exact one of as many independent comparisons, of a same pair with a different one, as
+    there are people for.
 
     Args:
       results: of verification protocols, by name.
@@ -122,6 +126,18 @@ def verification_intervals(
     intervals: dict[str, dict[str, tuple[float, float]]] = {name: {} for name in results}
     for (name, measure), parts in values.items():
         intervals[name][measure] = _interval(np.concatenate(parts), confidence)
+    for name, result in results.items():
+        sides = people[pairs.left], people[pairs.right]
+        if (~result.is_correct).sum() < FEW:
+            low, high = intervals[name]["accuracy_10_fold"]
+            exact = pair_rate(result.is_correct, *sides, confidence=confidence)
+            intervals[name]["accuracy_10_fold"] = min(low, exact.low), max(high, exact.high)
+        if result.scores[pairs.is_same].min() > result.scores[~pairs.is_same].max():
+            comparisons = min(
+                pair_rate(kind[kind], *(side[kind] for side in sides)).effective_trials
+                for kind in (pairs.is_same, ~pairs.is_same)
+            )
+            intervals[name]["auc"] = exact_interval(1.0, comparisons, confidence=confidence)
     return intervals
 
 

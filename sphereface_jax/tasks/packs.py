@@ -1,7 +1,9 @@
 """Verification of InsightFace's packs: `lfw.bin`, `cfp_fp.bin`, `agedb_30.bin` and their like.
 
 A pack holds its images and says nothing of who is on them, so its pairs cannot be drawn again by
-people. Its images are called PACK/000000, PACK/000001, ..., pair p being the two at 2p.
+people. A picture that is paired with itself is counted and said, and scored, for a pack's published
+numbers are of all its pairs. Its images are called PACK/000000, PACK/000001, ..., pair p being the
+two at 2p.
 """
 
 from pathlib import Path
@@ -25,6 +27,9 @@ class PackTask:
     Raises:
       FileNotFoundError: no such file.
       ValueError: it is no pack.
+
+    Attributes:
+      remarks: lines that warn of pairs of one picture.
     """
 
     def __init__(self, path: Path):
@@ -32,9 +37,15 @@ class PackTask:
         self.prefix = f"{path.stem}/"
         self._pack = read_pack(path)
         first = np.arange(0, len(self._pack), 2)
+        ones = sum(self._is_one(left) for left in first.tolist())
+        said = f"{path}: {ones:,} of {len(first):,} pairs are one picture twice; they are scored"
+        self.remarks = (said,) if ones else ()
         self._pairs = Pairs(first, first + 1, is_same=self._pack.is_same, folds=self._pack.folds)
         self._names = [f"{path.stem}/{number:06d}" for number in range(len(self._pack))]
         self.protocols = allowed_protocols(self._pairs)
+
+    def _is_one(self, left: int) -> bool:
+        return self._pack.read_encoded(left) == self._pack.read_encoded(left + 1)
 
     def find_images(self) -> FaceImages:
         """The pack's own images."""
