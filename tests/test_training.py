@@ -248,13 +248,23 @@ def test_init_from_takes_the_weights(finished: TrainConfig, tmp_path: Path) -> N
     same = dataclasses.replace(
         finished, out=tmp_path / "same", init_from=finished.out, steps=1, val=finished.val
     )
-    state = start_from(make_trainer(same, 25).init(), same, 25)[0]
+    theirs = {"num_classes": 25, "identities": old.identities}
+    fresh = make_trainer(same, 25).init()
+    state, line = start_from(fresh, same, theirs)
     chex.assert_trees_all_equal(state.params, old.params)
     np.testing.assert_array_equal(state.prototypes, old.prototypes)
-    fresh = make_trainer(same, 30).init()
-    state, line = start_from(fresh, same, 30)
-    np.testing.assert_array_equal(state.prototypes, fresh.prototypes)
-    assert "new prototypes for 30 classes in place of 25" in line
+    assert "with its prototypes too, of the same identities." in line
+    for others, said in (
+        ({"num_classes": 25, "identities": "x"}, "the 25 identities are not those that it learnt"),
+        ({"num_classes": 30, "identities": "x"}, "new prototypes for 30 classes in place of 25"),
+    ):
+        state, line = start_from(fresh, same, others)
+        np.testing.assert_array_equal(state.prototypes, fresh.prototypes)
+        assert said in line
+    centres = dataclasses.replace(fresh, prototypes=fresh.prototypes[:, None])
+    state, line = start_from(centres, same, theirs)
+    assert state.prototypes is centres.prototypes
+    assert "takes others than" in line
     record = train(same, console=quiet())
     assert record["step"] == 1
 
@@ -263,7 +273,7 @@ def test_init_from_another_network_is_refused(finished: TrainConfig, tmp_path: P
     config = tiny_config(tmp_path / "run", init_from=finished.out)
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, embedding_dim=9))
     with pytest.raises(ValueError, match=r"expected weights of spherenet4 .* -> 9"):
-        start_from(make_trainer(config, 6).init(), config, 6)
+        start_from(make_trainer(config, 6).init(), config, {"num_classes": 6})
 
 
 def batch_of(config: TrainConfig, seed: int) -> dict[str, jax.Array]:

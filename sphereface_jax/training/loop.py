@@ -128,7 +128,7 @@ def _initial_state(
         return checkpoints.restore(trainer.like)
     state = trainer.init()
     if config.init_from is not None:
-        state, said = start_from(state, config, trainer.objective.num_classes)
+        state, said = start_from(state, config, description)
         say(console, said)
     if config.compatible_with is not None:
         old = frozen_prototypes(config, source, description, console)

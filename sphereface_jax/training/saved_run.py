@@ -37,6 +37,7 @@ class SavedRun:
       params: its weights; the moving average where the run kept one.
       model_state: its other variables.
       prototypes: [C rounded up to a multiple of 256, D].
+      identities: a digest of their names, by `describe_run`; None where nobody knows them.
     """
 
     path: Path
@@ -47,6 +48,7 @@ class SavedRun:
     params: nnx.State
     model_state: nnx.State
     prototypes: jax.Array
+    identities: str | None = None
 
 
 @run_arithmetic()
@@ -79,6 +81,7 @@ def load_run(path: Path) -> SavedRun:
         params=weights["params"] if averaged is None else averaged,
         model_state=weights["model_state"],
         prototypes=weights["prototypes"],
+        identities=progress.get("identities"),
     )
 
 
@@ -175,11 +178,18 @@ def check_start(config: TrainConfig) -> None:
 
 
 @run_arithmetic()
-def start_from(state: TrainState, config: TrainConfig, num_classes: int) -> tuple[TrainState, str]:
+def start_from(
+    state: TrainState, config: TrainConfig, description: dict[str, Any]
+) -> tuple[TrainState, str]:
     """Returns a fresh state with the weights of `config.init_from`, and a line on what it took.
 
-    The prototypes come along where there are as many classes as before; with another number of
-    classes they stay as they were initialised.
+    The prototypes come along where they are of the same identities, or of as many where the weights
+    were imported and nobody knows of whom; else they stay as they were initialised.
+
+    Args:
+      state: the fresh state.
+      config: of the new run.
+      description: of the new run, by `describe_run`.
 
     Raises:
       FileNotFoundError: as `check_start`.
@@ -191,11 +201,17 @@ def start_from(state: TrainState, config: TrainConfig, num_classes: int) -> tupl
     taken: dict[str, Any] = {"params": saved.params, "model_state": saved.model_state}
     if state.ema_params is not None:
         taken["ema_params"] = saved.params
-    said = f"Starting from the weights of {saved.path} (step {saved.step})"
-    if saved.num_classes == num_classes:
-        taken["prototypes"] = saved.prototypes
+    count = description["num_classes"]
+    if saved.num_classes != count:
+        said = f"new prototypes for {count} classes in place of {saved.num_classes}"
+    elif saved.prototypes.shape != state.prototypes.shape:
+        said = f"new prototypes, for {config.loss.name} takes others than {saved.config.loss.name}"
+    elif saved.identities not in (description["identities"], None):
+        said = f"new prototypes, for the {count} identities are not those that it learnt"
     else:
-        said += f", with new prototypes for {num_classes} classes in place of {saved.num_classes}"
+        taken["prototypes"] = saved.prototypes
+        whose = "of the same identities" if saved.identities else f"of as many identities, {count}"
+        said = f"its prototypes too, {whose}"
 
     def place(new: jax.Array, old: jax.Array) -> jax.Array:
         return jnp.copy(jax.device_put(new, old.sharding))
@@ -203,7 +219,8 @@ def start_from(state: TrainState, config: TrainConfig, num_classes: int) -> tupl
     placed = {
         name: jax.tree.map(place, weights, getattr(state, name)) for name, weights in taken.items()
     }
-    return dataclasses.replace(state, **placed), said + "."
+    line = f"Starting from the weights of {saved.path} (step {saved.step}), with {said}."
+    return dataclasses.replace(state, **placed), line
 
 
 def _network(config: TrainConfig) -> str:
