@@ -127,8 +127,8 @@ class FaceEmbedder:
 
         Raises:
           FileNotFoundError: there is no such folder.
-          ValueError: an image cannot be read, has the wrong size, or shows no face to align; it is
-            named. Or `flip` is none of its words.
+          ValueError: an image cannot be read, has the wrong size, shows no face to align, or has an
+            embedding that is NaN or infinite; it is named. Or `flip` is none of its words.
         """
         require_choice("flip", flip, get_args(Flip))
         source = GivenImages(images)
@@ -154,7 +154,8 @@ class FaceEmbedder:
           advance: called with the number of images done since the last call.
 
         Raises:
-          ValueError: an image cannot be read or has the wrong size; it is named. Or all cannot.
+          ValueError: an image cannot be read, has the wrong size, or an embedding that is NaN or
+            infinite; it is named. Or all cannot be read.
         """
         both = self._embed_views(source, mirror=True, errors=errors, advance=advance)
         return both[:, 0], both[:, 1]
@@ -184,7 +185,16 @@ class FaceEmbedder:
         ]
         if errors and len(errors) == len(source):
             raise ValueError(f"images: none of {len(source)} can be read; {errors[min(errors)]}")
-        return np.concatenate(parts)
+        views = np.concatenate(parts)
+        bad = ~np.isfinite(views).all(axis=(1, 2))
+        if bad.any():
+            read = [i for i in range(len(source)) if i not in (errors or {})]
+            raise ValueError(
+                f"{source.describe(read[int(bad.argmax())])}: expected a finite embedding, got NaN "
+                f"or infinity, as of {bad.sum():,} of {len(bad):,} images; the weights of "
+                f"{self.run.path} are of no use"
+            )
+        return views
 
     def embed_paths(
         self,

@@ -1,9 +1,11 @@
 """FaceEmbedder: every kind of image gives the same unit vectors, in few compilations."""
 
+import dataclasses
 import functools
 from pathlib import Path
 
 import chex
+import jax
 import numpy as np
 import pytest
 from faces_on_disk import make_face, write_image
@@ -17,6 +19,7 @@ from sphereface_jax.data.images import read_image
 from sphereface_jax.embedder import FaceEmbedder
 from sphereface_jax.embedding import batch_plan
 from sphereface_jax.training.loop import train
+from sphereface_jax.training.saved_run import load_run
 
 SIZE = (24, 16)
 
@@ -49,6 +52,13 @@ def test_every_kind_of_image_gives_the_same_vectors(run: Path, folder: Path) -> 
         np.testing.assert_array_equal(embedder.embed(images), expected)
     for image in (paths[1], arrays[1], pil.open(paths[1])):
         np.testing.assert_allclose(embedder.embed(image), expected[1:2], atol=1e-6)
+
+
+def test_an_embedding_that_is_no_number_is_refused(run: Path, folder: Path) -> None:
+    saved = load_run(run)
+    broken = dataclasses.replace(saved, params=jax.tree.map(lambda x: x * np.nan, saved.params))
+    with pytest.raises(ValueError, match=r"0.png: expected a finite .* of 3 of 3 images; the wei"):
+        FaceEmbedder(broken).embed(folder)
 
 
 def test_a_picture_of_pil_is_seen_as_its_file_is(run: Path, tmp_path: Path) -> None:

@@ -211,6 +211,10 @@ def weights_of(arch: str) -> dict[str, np.ndarray]:
             lambda w: w.update({"fc.bias": np.full(3, np.nan, np.float32)}),
             "1 not finite (fc.bias)",
         ),
+        (
+            lambda w: w.update({"layer1.0.bn1.running_var": np.full(2, -1, np.float32)}),
+            "1 negative (layer1.0.bn1.running_var)",
+        ),
     ],
 )
 def test_weights_that_do_not_fit_are_listed(

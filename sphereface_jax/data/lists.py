@@ -125,7 +125,8 @@ def _parse(line: str, where: str) -> tuple[str, int]:
         )
     if label is None:
         raise ValueError(
-            f"{where}: expected a whole number from 0 as label, found {fields[-1].strip()[:60]!r}"
+            f"{where}: expected a whole number from 0, of at most nine digits, as label, found "
+            f"{fields[-1].strip()[:60]!r}"
         )
     if not file or "\0" in file or ".." in Path(file).parts:
         raise ValueError(f"{where}: expected a path within the folder, found {file[:60]!r}")

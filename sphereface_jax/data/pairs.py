@@ -8,6 +8,7 @@ further field, which is not a number, names the group that both people belong to
 Reference: Huang et al., "Labeled Faces in the Wild", 2007.
 """
 
+import bisect
 import dataclasses
 import functools
 import os
@@ -136,6 +137,22 @@ def differ_in_case(names: Iterable[str], others: Iterable[str]) -> tuple[str, st
     folded = {other.casefold(): other for other in others}
     alike = ((name, folded.get(name.casefold())) for name in names)
     return next(((name, other) for name, other in alike if other not in (None, name)), None)
+
+
+def go_on(names: Iterable[str], others: Iterable[str]) -> tuple[str, str] | None:
+    """The first of some names that another goes on from, as `Ann_0001_0` does from `Ann_0001`.
+
+    Example:
+      >>> go_on(["Ann/Ann_0002", "Ann/Ann_0001"], ["Ann/Ann_0001_0", "Ann/Ann_00011"])
+      ('Ann/Ann_0001', 'Ann/Ann_0001_0')
+    """
+    ordered = sorted(others)
+    for name in names:
+        for end in "_-.":
+            place = bisect.bisect_left(ordered, name + end)
+            if place < len(ordered) and ordered[place].startswith(name + end):
+                return name, ordered[place]
+    return None
 
 
 def _images_by_stem(folder: Path) -> dict[str, Path]:

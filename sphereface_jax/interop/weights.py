@@ -112,8 +112,9 @@ def load_state_dict(model: nnx.Module, tensors: Mapping[str, np.ndarray]) -> Non
     """Gives a network, possibly an abstract one, the weights of its PyTorch counterpart.
 
     Raises:
-      ValueError: a tensor is missing, left over, of another shape, or holds no real numbers; all
-        such are counted and the first of them named. The network is then unchanged.
+      ValueError: a tensor is missing, left over, of another shape, or holds no real numbers, or a
+        variance is negative; all such are counted and the first of them named. The network is then
+        unchanged.
     """
     slots = torch_slots(model)
     ignored = {f"{name}.{BATCHES_TRACKED}" for name in normalizations(model)}
@@ -134,6 +135,11 @@ def load_state_dict(model: nnx.Module, tensors: Mapping[str, np.ndarray]) -> Non
             name
             for name in slots
             if name in tensors and not np.all(np.isfinite(tensors[name].astype(np.float32)))
+        ],
+        "negative": [
+            name
+            for name in slots
+            if name.endswith(".running_var") and np.any(tensors.get(name, np.zeros(1)) < 0)
         ],
     }
     said = [

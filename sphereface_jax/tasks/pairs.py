@@ -19,8 +19,8 @@ from sphereface_jax.tasks.task import (
     Matched,
     Missing,
     TestedPairs,
-    case_hint,
     missing_names,
+    name_hint,
     require_folder,
 )
 
@@ -55,7 +55,7 @@ class PairsTask:
         hint = ""
         if missing:
             there = (Path(name).with_suffix("").as_posix() for name in walk_images(folder).names)
-            hint = case_hint(missing, there)
+            hint = name_hint(missing, there)
         return FaceImages(
             [path.relative_to(folder).as_posix() for path in paths],
             ImagePaths(paths),
@@ -107,7 +107,7 @@ def match_pairs(
     rows = vectors.find_rows(names)
     missing = missing_names(names, rows)
     depth = max(name.count("/") for name in names) + 1
-    hint = case_hint(missing.names, (path_ending(path, depth) for path in vectors.paths))
+    hint = name_hint(missing.names, (path_ending(path, depth) for path in vectors.paths))
     pairs, kept = keep_whole_pairs(listed, rows, title, hint)
     return Matched(
         scorers={

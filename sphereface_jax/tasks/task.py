@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from sphereface_jax.data.pairs import differ_in_case
+from sphereface_jax.data.pairs import differ_in_case, go_on
 from sphereface_jax.data.sources import ImageSequence
 from sphereface_jax.data.text import existing_folder
 from sphereface_jax.data.vectors import FaceVectors
@@ -150,12 +150,14 @@ def existing_files(paths: Mapping[str, Path]) -> tuple[dict[str, Path], list[str
     return found, [name for name in paths if name not in found]
 
 
-def case_hint(missing: Sequence[str], there: Iterable[str]) -> str:
-    """Says which of the missing names is there in letters of another case, if any is."""
-    found = differ_in_case(missing, there)
-    if found is None:
-        return ""
-    return f"; {found[0]!r} is there as {found[1]!r}: upper and lower case must agree"
+def name_hint(missing: Sequence[str], there: Iterable[str]) -> str:
+    """Says which of the missing names is there in letters of another case, or with more behind."""
+    others = list(there)
+    if found := differ_in_case(missing, others):
+        return f"; {found[0]!r} is there as {found[1]!r}: upper and lower case must agree"
+    if found := go_on(missing, others):
+        return f"; {found[0]!r} may be there as {found[1]!r}: give it the name that the list has"
+    return ""
 
 
 def missing_names(names: Sequence[str], rows: np.ndarray, unit: str = "images") -> Missing:
