@@ -178,6 +178,7 @@ def other_value(name: str, value: Any) -> Any:
         "data.on_error": "skip",
         "loss.sampling": "partial_fc_v2",
         "data.exclude": ["ann"],
+        "freeze": ["stages.0.*"],
         "data.image_size": [96, 112],
         "model.dtype": "bfloat16",
         "model.channels": [8, 8, 8, 8],

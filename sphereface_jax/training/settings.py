@@ -115,7 +115,7 @@ def _missing(hint: Any, value: Any, within: Range | None) -> str | None:
     """Returns what a type and a range expect, where a value is not that; else None."""
     arms = typing.get_args(hint)
     kind = typing.get_origin(hint) or hint
-    if kind is types.UnionType:
+    if kind in (types.UnionType, typing.Union):
         return None if value is None else _missing(arms[0], value, within)
     if kind is Literal:
         return None if value in arms else f"one of {', '.join(map(repr, arms))}"
