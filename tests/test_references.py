@@ -123,6 +123,40 @@ def test_mistakes_are_named_and_write_nothing(
     assert "damaged file" in refused(capsys, "identify", gallery, image)
 
 
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (("enroll", "g", "r", "d", "--min-length", "nan"), "--min-length: expected a number of at"),
+        (("identify", "g", "a.png", "--min-length", -1), "--min-length: expected a number of at l"),
+        (
+            ("identify", "g", "a.png", "--one-false-hit-in", 1),
+            "one-false-hit-in: expected a number",
+        ),
+        (
+            ("identify", "g", "a.png", "--threshold", 1.5),
+            "--threshold: expected a number in [-1, 1]",
+        ),
+        (("bridge", "o", "n", "--out", "b.npz", "--far", 0), "--far: expected a number in (0, 1)"),
+        (
+            ("bridge", "o", "n", "--out", "b.npz", "--seed", -1),
+            "--seed: expected a whole number in",
+        ),
+        (
+            ("compare", "r", "a.png", "b.png", "--gallery-size", 0),
+            "--gallery-size: expected at least",
+        ),
+        (
+            ("compare", "r", "a.png", "b.png", "--min-length", "nan"),
+            "--min-length: expected at least",
+        ),
+    ],
+)
+def test_numbers_out_of_range_are_refused(
+    command: tuple, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message in refused(capsys, *command)
+
+
 def test_another_network_is_refused_until_a_bridge_leads_there(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -18,6 +18,7 @@ from sphereface_jax.data.vectors import FaceVectors, identity_of, load_vectors, 
 from sphereface_jax.evaluation.bridge import BridgeMap, CrossResult, candidate_maps, cross_tar
 from sphereface_jax.evaluation.rates import compare_strangers
 from sphereface_jax.training.run_folder import write_json
+from sphereface_jax.training.settings import check_options
 from sphereface_jax.training.terminal import counting, say
 
 _PARTS = (0.6, 0.8)
@@ -114,8 +115,10 @@ def bridge(options: BridgeOptions, *, console: Console) -> None:
 
     Raises:
       FileNotFoundError: a file or folder is missing.
-      ValueError: too few pictures or people are shared, or a file is damaged.
+      ValueError: an option is out of range, too few pictures or people are shared, or a file is
+        damaged.
     """
+    check_options(options)
     old, new, out, far = options.old, options.new, options.out, options.far
     for path in (out, options.json):
         if path is not None:

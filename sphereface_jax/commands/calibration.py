@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from sphereface_jax._checks import require
 from sphereface_jax.commands.likelihood import describe_evidence, read_likelihood
 from sphereface_jax.data.aligner import face_aligner
 from sphereface_jax.embedder import FaceEmbedder
@@ -123,8 +124,11 @@ def compare_faces(
 
     Raises:
       FileNotFoundError: there is no run.
-      ValueError: an image cannot be read or has the wrong size; it is named.
+      ValueError: an image cannot be read or has the wrong size, or an option is out of range; it is
+        named.
     """
+    require(gallery_size is None or gallery_size >= 1, "--gallery-size", "at least 1", gallery_size)
+    require(min_length >= 0, "--min-length", "at least 0", min_length)
     embedder = FaceEmbedder.from_run(run, aligner=face_aligner() if align else None)
     vectors, lengths = embedder.embed([first, second], flip="concatenated", lengths=True)
     left, right = vectors.astype(np.float64)

@@ -8,6 +8,10 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
+from sphereface_jax.training.settings import NOT_NEGATIVE, Range, check_options, ranged
+
+_SEEDS = Range(0, 2**32 - 1)
+
 
 @dataclass(frozen=True)
 class EnrollOptions:
@@ -21,17 +25,18 @@ class EnrollOptions:
     """Folder of pictures, <Name>/<image>, aligned unless --align."""
     align: bool = False
     """Detect and align each face first."""
-    min_length: float = 0.0
+    min_length: float = ranged(0.0, NOT_NEGATIVE)
     """Leave out pictures whose embedding is shorter, as those of bad ones are."""
     remove: tuple[str, ...] = ()
     """People to remove; give no run and no folder."""
 
     def check(self) -> None:
-        """Refuses options that do not go together.
+        """Refuses options that do not go together, or are out of range.
 
         Raises:
           ValueError: naming them.
         """
+        check_options(self)
         if self.remove and (self.run is not None or self.directory is not None):
             raise ValueError("--remove: expected the gallery alone, got a run too")
         if not self.remove and (self.run is None or self.directory is None):
@@ -50,13 +55,13 @@ class IdentifyOptions:
     """Folder of the run to embed with; the one that people were enrolled with by default."""
     bridge: Path | None = None
     """A map of `sphereface bridge`, where people were enrolled with an older network."""
-    one_false_hit_in: float = 100.0
+    one_false_hit_in: float = ranged(100.0, Range(1, open_low=True))
     """How many strangers' searches may have one false hit among them."""
-    threshold: float | None = None
+    threshold: float | None = ranged(None, Range(-1, 1))
     """A cosine that a match must exceed, in place of the one for that rate."""
     align: bool = False
     """Detect and align each face first."""
-    min_length: float = 0.0
+    min_length: float = ranged(0.0, NOT_NEGATIVE)
     """Do not answer where an embedding is shorter."""
 
 
@@ -72,11 +77,11 @@ class BridgeOptions:
     """The file for the map."""
     images: Path | None = None
     """Folder of pictures that runs embed, <Name>/<image>; the names only split the people."""
-    far: float = 1e-2
+    far: float = ranged(1e-2, Range(0, 1, open_low=True, open_high=True))
     """False accept rate to measure at."""
     align: bool = False
     """Detect and align each face first."""
-    seed: int = 0
+    seed: int = ranged(0, _SEEDS)
     """Of the split of people into those to learn from, to choose on and to measure on."""
     json: Path | None = None
     """Where to write the numbers."""

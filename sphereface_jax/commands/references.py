@@ -17,6 +17,7 @@ from sphereface_jax.embedder import FaceEmbedder
 from sphereface_jax.evaluation.calibration import TooFewPairsError
 from sphereface_jax.evaluation.rates import Strangers
 from sphereface_jax.references import ReferenceSet, run_fingerprint
+from sphereface_jax.training.settings import check_options
 from sphereface_jax.training.terminal import counting, say, warn
 
 
@@ -98,9 +99,10 @@ def identify(options: IdentifyOptions, *, console: Console) -> None:
 
     Raises:
       FileNotFoundError: a file or a run is missing.
-      ValueError: vectors of different networks, nobody enrolled, no calibration for the rate, or a
-        picture that cannot be read or has the wrong size.
+      ValueError: an option out of range, vectors of different networks, nobody enrolled, no
+        calibration for the rate, or a picture that cannot be read or has the wrong size.
     """
+    check_options(options)
     gallery, threshold, wanted = options.gallery, options.threshold, options.one_false_hit_in
     people = ReferenceSet.load(gallery)
     if not len(people):
@@ -146,8 +148,6 @@ def _strangers(run: Path) -> Strangers:
 
 
 def _threshold(strangers: Strangers, one_false_hit_in: float, gallery_size: int) -> float:
-    if not one_false_hit_in > 1:
-        raise ValueError(f"--one-false-hit-in: expected a number above 1, got {one_false_hit_in}")
     try:
         return strangers.threshold(1 / one_false_hit_in, gallery_size)
     except TooFewPairsError as error:

@@ -72,6 +72,26 @@ def setting(default: Any, resume: Resume, within: Range | None = None) -> Any:
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def ranged(default: Any, within: Range) -> Any:
+    """Returns the field of a command's options, with the range of its number."""
+    return dataclasses.field(default=default, metadata={"within": within})
+
+
+def check_options(options: Any) -> None:
+    """Checks the numbers of a command's options, which `ranged` made.
+
+    Raises:
+      ValueError: one is outside its range; it is named as it is typed.
+    """
+    hints = typing.get_type_hints(type(options))
+    for field in dataclasses.fields(options):
+        if "within" in field.metadata:
+            value = getattr(options, field.name)
+            expected = _missing(hints[field.name], value, field.metadata["within"])
+            name = f"--{field.name.replace('_', '-')}"
+            require(expected is None, name, str(expected), repr(value))
+
+
 def settings(cls: type, prefix: str = "") -> dict[str, dataclasses.Field[Any]]:
     """Returns every field of a config class that holds a value, by its full name.
 
