@@ -85,3 +85,17 @@ def test_a_search_beside_the_bare_product(tmp_path: Path) -> None:
     out = tmp_path / "search.json"
     search.main(search.Options(references=1000, probes=4, dim=8, repeats=1, out=out))
     assert json.loads(out.read_text())["ratio"] > 0
+
+
+def test_pieces_for_a_gpu_are_done_once(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "experiments.on_a_gpu", "--smoke", f"--out={tmp_path}"]
+    command += ["--pieces", "head-100000"]
+    first, second = (
+        subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout
+        for _ in range(2)
+    )
+    assert "head-100000: done" in first
+    assert second == "head-100000: done\n"
+    (path,) = tmp_path.glob("on_a_gpu_*.json")
+    found = json.loads(path.read_text())["pieces"]["head-100000"]["seconds"]
+    assert set(found) == {"bare products", "blocks", "dense"}

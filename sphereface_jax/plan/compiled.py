@@ -98,6 +98,15 @@ def memory_by_kind(trainer: Trainer, memory: Any) -> dict[str, int]:
     return held
 
 
+def updated_bytes(trainer: Trainer) -> float:
+    """Returns the bytes of a device's state that a step must read and write at least once."""
+    like, loss = trainer.like, trainer.config.loss
+    rows = bytes_of_a_device((like.prototypes, like.opt_state["prototypes"]))
+    drawn = loss.sample_rate if loss.sampling == "partial_fc" else 1.0
+    others = {name: leaf for name, leaf in like.opt_state.items() if name != "prototypes"}
+    return bytes_of_a_device((like.params, others)) + drawn * rows
+
+
 def describe_step(config: TrainConfig, num_classes: int, target: Target) -> dict[str, Any]:
     """Compiles a step and returns what is known of it.
 
@@ -129,7 +138,6 @@ def describe_step(config: TrainConfig, num_classes: int, target: Target) -> dict
     flops = count_flops(jaxpr)
     collectives = find_collectives(compiled.as_text())
     a_device = sum(flops.values()) / target.devices
-    state = memory["weights"] + memory["prototypes"] + memory["optimiser"]
     return said | {
         "memory": memory,
         "total": total,
@@ -141,10 +149,9 @@ def describe_step(config: TrainConfig, num_classes: int, target: Target) -> dict
         },
         "collectives": [dataclasses.asdict(collective) for collective in collectives],
         "sent": sum(collective.sent for collective in collectives),
-        # The least a step can take: nothing overlaps with itself, and all else overlaps.
         "seconds_at_least": {
             "arithmetic": a_device / chip.flops,
-            "memory": 2 * state / chip.bandwidth,
+            "memory": 2 * updated_bytes(trainer) / chip.bandwidth,
             "wire": sum(collective.sent for collective in collectives) / chip.wire,
         },
         "seconds_to_compile": time.perf_counter() - started,

@@ -232,6 +232,7 @@ ENVIRONMENT = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # else a second process that compiles is refused
     "TF_CPP_MIN_LOG_LEVEL": "3",
 }
 """Of a process that compiles; without the TPU_ ones libtpu looks for a metadata server."""
