@@ -47,8 +47,13 @@ def run_onnx(path: Path, images: np.ndarray) -> np.ndarray:
     return loaded.run(None, {wanted.name: images})[0]
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
-@pytest.mark.parametrize("kind", ["float", "uint8"])
+@pytest.mark.parametrize(
+    ("arch", "kind"),
+    [
+        *((arch, kind) for arch in ARCHITECTURES for kind in ("float", "uint8")),
+        pytest.param("mobilefacenet_large", "float", marks=pytest.mark.slow),
+    ],
+)
 def test_onnx_gives_the_same_embeddings(arch: str, kind: str, tmp_path: Path) -> None:
     pytest.importorskip("onnx", reason="onnx is in the extra `onnx`")
     size = (48, 40) if arch.startswith("sphere") else (48, 48)

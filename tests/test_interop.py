@@ -33,7 +33,15 @@ NETWORKS = {
     "sfnet20_deprecated": lambda: networks.SFNet(20, CHANNELS, DIM, REMAINING, deprecated=True),
     "iresnet18": lambda: networks.IResNet(18, CHANNELS, DIM, REMAINING),
     "mobilefacenet": lambda: networks.MobileFaceNet(CHANNELS, DIM, REMAINING),
+    "mobilefacenet_large": lambda: networks.MobileFaceNet(
+        CHANNELS, DIM, REMAINING, scale=4, blocks=(2, 8, 12, 4)
+    ),
 }
+
+ARCHITECTURES = pytest.mark.parametrize(
+    "arch",
+    [pytest.param(name, marks=pytest.mark.slow if "large" in name else ()) for name in NETWORKS],
+)
 
 
 def build(arch: str, seed: int = 0):
@@ -62,7 +70,7 @@ def assert_alike(ours: np.ndarray, theirs: np.ndarray) -> None:
     np.testing.assert_allclose(ours, theirs, atol=1e-5 * np.abs(theirs).max(), rtol=0)
 
 
-@pytest.mark.parametrize("arch", NETWORKS)
+@ARCHITECTURES
 def test_imported_weights_embed_as_in_pytorch(arch: str, tmp_path: Path) -> None:
     network, run = build(arch), tmp_path / "run"
     torch.save(network.state_dict(), tmp_path / "weights.pth")
@@ -232,7 +240,7 @@ def test_every_command_takes_an_imported_run(
     assert FaceEmbedder.from_run(run).run.num_classes == 0
 
 
-@pytest.mark.parametrize("arch", NETWORKS)
+@ARCHITECTURES
 def test_weights_go_back_to_pytorch_to_the_bit(arch: str, tmp_path: Path) -> None:
     network, run = build(arch), tmp_path / "run"
     torch.save(network.state_dict(), tmp_path / "weights.pth")

@@ -152,23 +152,28 @@ def bottleneck(before, after, inner, stride):
 
 
 class MobileFaceNet(nn.Module):
-    def __init__(self, channels, dim, size):
-        super().__init__()
-        groups, narrow, wide, widest = channels
+    """InsightFace's, by its `scale` and `blocks`; the first block counts 1 for a convolution."""
 
-        def residual(width, count):
-            return Layers(*(bottleneck(width, width, width, 1) for _ in range(count)))
+    def __init__(self, channels, dim, size, *, scale=2, blocks=(1, 4, 6, 2)):
+        super().__init__()
+        groups, inner, further, widest = channels
+        narrow, wide = inner * scale // 2, further * scale // 2
+
+        def residual(width, inner, count):
+            return Layers(*(bottleneck(width, width, inner, 1) for _ in range(count)))
 
         self.layers = nn.ModuleList(
             [
                 conv_norm(3, narrow, 3, 2),
-                conv_norm(narrow, narrow, groups=groups),
-                bottleneck(narrow, narrow, narrow, 2),
-                residual(narrow, 4),
-                bottleneck(narrow, wide, wide, 2),
-                residual(wide, 6),
+                conv_norm(narrow, narrow, groups=groups)
+                if blocks[0] == 1
+                else residual(narrow, inner, blocks[0]),
+                bottleneck(narrow, narrow, inner, 2),
+                residual(narrow, inner, blocks[1]),
+                bottleneck(narrow, wide, further, 2),
+                residual(wide, further, blocks[2]),
                 bottleneck(wide, wide, widest, 2),
-                residual(wide, 2),
+                residual(wide, further, blocks[3]),
             ]
         )
         self.conv_sep = conv_norm(wide, widest, 1, padding=0)

@@ -180,8 +180,10 @@ def _(block: IResUnit, graph: Graph, x: str) -> str:
 
 @emit.register
 def _(block: MobileFaceNet, graph: Graph, x: str) -> str:
-    x = emit(block.grouped, graph, emit(block.stem, graph, x))
-    for stage in block.stages:
+    x = emit(block.stem, graph, x)
+    if block.grouped is not None:
+        x = emit(block.grouped, graph, x)
+    for stage in (block.first, *block.stages):
         for bottleneck in stage:
             x = emit(bottleneck, graph, x)
     x = emit(block.pool, graph, emit(block.separate, graph, x))

@@ -81,7 +81,10 @@ def _ires_unit(unit: IResUnit) -> Iterator[Named]:
 @named_layers.register
 def _(model: MobileFaceNet) -> Iterator[Named]:
     yield from _conv_norm("layers.0", model.stem)
-    yield from _conv_norm("layers.1", model.grouped)
+    if model.grouped is not None:
+        yield from _conv_norm("layers.1", model.grouped)
+    for index, bottleneck in enumerate(model.first):
+        yield from _bottleneck(f"layers.1.layers.{index}", bottleneck)
     for number, (first, *residual) in enumerate(model.stages):
         yield from _bottleneck(f"layers.{2 * number + 2}", first)
         for index, bottleneck in enumerate(residual):

@@ -29,7 +29,10 @@ source: 112×96 for the first six, 112×112 for the others.
     iresnet34            34,138,816   4.46 G
     iresnet50            43,590,336   6.31 G
     iresnet100           65,155,648  12.09 G
+    iresnet200          118,833,408  23.42 G
     mobilefacenet         2,059,520   0.44 G
+    mobilefacenet_classic 1,200,512   0.22 G  the paper's width
+    mobilefacenet_large   6,314,880   1.82 G
 
 `model.train()` and `model.eval()` of NNX say whether batch normalisation takes the statistics of
 the batch, as a new network does, or those that it has gathered.
@@ -57,5 +60,7 @@ MODELS: dict[str, Callable[..., nnx.Module]] = {
     },
     **{f"iresnet{depth}": functools.partial(IResNet, depth) for depth in IRESNET_UNITS},
     "mobilefacenet": MobileFaceNet,
+    "mobilefacenet_classic": functools.partial(MobileFaceNet, scale=1),
+    "mobilefacenet_large": functools.partial(MobileFaceNet, scale=4, residual=(2, 8, 12, 4)),
 }
 """Every backbone by the name that `--model.name` takes."""

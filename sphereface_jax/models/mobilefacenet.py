@@ -1,17 +1,19 @@
-r"""MobileFaceNet: depthwise bottlenecks for phones, in InsightFace's doubled width.
+r"""MobileFaceNet: depthwise bottlenecks for phones, in the paper's width and InsightFace's two.
 
 A bottleneck is a 1×1 convolution up, a 3×3 depthwise one and a linear 1×1 one down, each with
 normalisation, the first two with PReLU; those of stride 1 are residual. What is left of the image,
 7×7 of 112×112, meets one depthwise kernel of that size (global depthwise convolution), then a
 linear layer without bias, then normalisation.
 
-The second layer of InsightFace's network is meant to be depthwise but is grouped by 64 at 128
-channels, that is two channels a group; so it is here, for the sake of its weights.
+What varies is the width between the bottlenecks: the paper's 64 and 128 channels, doubled in
+InsightFace's network, doubled again in its large one, which is deeper too. The bottlenecks' inner
+widths are the same in all. InsightFace's second layer is meant to be depthwise but is grouped by 64
+at 128 channels, that is two channels a group; so it is here, for the sake of its weights.
 
 References:
   Chen et al., MobileFaceNets: Efficient CNNs for Accurate Real-Time Face Verification on Mobile
   Devices, CCBR 2018. https://arxiv.org/abs/1804.07573
-  InsightFace, recognition/arcface_torch/backbones/mobilefacenet.py, get_mbf.
+  InsightFace, recognition/arcface_torch/backbones/mobilefacenet.py, get_mbf and get_mbf_large.
 """
 
 import functools
@@ -22,9 +24,6 @@ import jax.numpy as jnp
 from flax import nnx
 
 from sphereface_jax.models.layers import BatchNorm, PReLU, convolution, halved, kaiming_fan_out
-
-RESIDUAL_BOTTLENECKS = (4, 6, 2)
-"""How many residual bottlenecks follow each one of stride 2."""
 
 
 class ConvNorm(nnx.Module):
@@ -92,10 +91,13 @@ class MobileFaceNet(nnx.Module):
     """Maps face images [B, H, W, 3] to embeddings [B, embedding_dim].
 
     Args:
+      scale: width between the bottlenecks, in multiples of the paper's.
+      residual: bottlenecks that keep the resolution, at the first one and after each of stride 2; 0
+        at the first stands for one grouped convolution.
       embedding_dim: the length of an embedding.
       image_size: height and width in pixels, (112, 112) in InsightFace.
-      channels: groups of the second layer; channels of the first and second resolution; of the
-        third and fourth; of the widest expansion and the last convolution.
+      channels: groups of the second layer; inner channels of the bottlenecks at the first and
+        second resolution; at the third and fourth; of the widest and of the last convolution.
       dtype: of the computation; parameters are float32 and embeddings come back as float32.
       rngs: the keys of the initialisers.
     """
@@ -103,33 +105,37 @@ class MobileFaceNet(nnx.Module):
     def __init__(
         self,
         *,
+        scale: int = 2,
+        residual: tuple[int, int, int, int] = (0, 4, 6, 2),
         embedding_dim: int = 512,
         image_size: tuple[int, int] = (112, 112),
         channels: Sequence[int] = (64, 128, 256, 512),
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        groups, narrow, wide, widest = channels
+        groups, *inner, widest = channels
+        # What lies between the bottlenecks; InsightFace's is as wide as what lies in them.
+        narrow, wide = (scale * width // 2 for width in inner)
         layer = functools.partial(ConvNorm, dtype=dtype, rngs=rngs)
         bottleneck = functools.partial(Bottleneck, dtype=dtype, rngs=rngs)
         self.stem = layer(3, narrow, kernel=3, stride=2, padding=1)
-        self.grouped = layer(narrow, narrow, kernel=3, padding=1, groups=groups)
-        # Input, output, expansion at stride 2, expansion at stride 1.
+        first, *others = residual
+        self.grouped = None if first else layer(narrow, narrow, kernel=3, padding=1, groups=groups)
+        self.first = nnx.List(bottleneck(narrow, narrow, inner[0], stride=1) for _ in range(first))
+        # Input, output, inner channels at stride 2, inner channels at stride 1.
         plans = (
-            (narrow, narrow, narrow, narrow),
-            (narrow, wide, wide, wide),
-            (wide, wide, widest, wide),
+            (narrow, narrow, inner[0], inner[0]),
+            (narrow, wide, inner[1], inner[1]),
+            (wide, wide, widest, inner[1]),
         )
         self.stages = nnx.List(
             nnx.List(
                 [
-                    bottleneck(before, after, expansion, stride=2),
-                    *(bottleneck(after, after, inner, stride=1) for _ in range(count)),
+                    bottleneck(before, after, halving, stride=2),
+                    *(bottleneck(after, after, keeping, stride=1) for _ in range(count)),
                 ]
             )
-            for (before, after, expansion, inner), count in zip(
-                plans, RESIDUAL_BOTTLENECKS, strict=True
-            )
+            for (before, after, halving, keeping), count in zip(plans, others, strict=True)
         )
         self.separate = layer(wide, widest)
         remaining = halved(image_size, 4)
@@ -147,8 +153,10 @@ class MobileFaceNet(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, images: jax.Array) -> jax.Array:
-        x = self.grouped(self.stem(images.astype(self.dtype)))
-        for stage in self.stages:
+        x = self.stem(images.astype(self.dtype))
+        if self.grouped is not None:
+            x = self.grouped(x)
+        for stage in (self.first, *self.stages):
             for bottleneck in stage:
                 x = bottleneck(x)
         x = self.pool(self.separate(x))
