@@ -16,6 +16,7 @@ from sphereface_jax.training.config import LossConfig
 from sphereface_jax.training.objective import Objective
 from sphereface_jax.training.optimizer import make_optimizer
 from sphereface_jax.training.step import compile_train_step, make_train_step
+from sphereface_jax.training.step_classes import choose_classes
 from sphereface_jax.training.trainer import make_trainer
 
 CLASSES = 300
@@ -55,6 +56,7 @@ def test_parts_give_the_update_of_the_whole(tmp_path: Path, loss: LossConfig) ->
             trainer.objective,
             make_optimizer(config.optimizer, config.steps),
             accumulate=accumulate,
+            per_example=True,
         )
         chex.clear_trace_counter()
         step = compile_train_step(chex.assert_max_traces(step, n=1), sharding, trainer.mesh)
@@ -65,6 +67,25 @@ def test_parts_give_the_update_of_the_whole(tmp_path: Path, loss: LossConfig) ->
     for values in (metrics, others):
         pop_collapse(values)  # of a part, not of the batch, where it is taken in parts
     chex.assert_trees_all_close(others, metrics, rtol=1e-4)
+    cosine, other = (np.asarray(metrics[name]) for name in ("cosine", "other_cosine"))
+    assert metrics["accuracy"] == np.mean(cosine > other)
+    np.testing.assert_allclose(
+        np.degrees(np.arccos(cosine)).mean(), metrics["target_angle"], rtol=1e-4
+    )
+    other_class = np.asarray(metrics["other_class"])
+    assert np.all((other_class != batch["label"]) & (other_class >= 0) & (other_class < CLASSES))
+
+
+def test_a_sampled_step_names_the_classes_of_the_run(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, loss=LossConfig("arcface", sample_rate=0.1))
+    trainer = make_trainer(config, CLASSES)
+    state = trainer.init()
+    labels = jnp.array([5, 299, 5, 17])
+    classes = choose_classes(state, labels, trainer.objective)
+    numbers = classes.numbers(jnp.arange(classes.num_classes))
+    np.testing.assert_array_equal(state.prototypes[numbers], classes.prototypes[: len(numbers)])
+    np.testing.assert_array_equal(classes.numbers(classes.labels), labels)
+    assert classes.numbers(jnp.array([-1])) == -1
 
 
 @pytest.mark.parametrize("name", LOSSES)

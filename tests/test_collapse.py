@@ -43,7 +43,7 @@ def test_ties_count_as_wrong(class_block: int | None) -> None:
     objective = Objective(LossConfig(class_block=class_block), 3)
     prototypes, labels = jnp.zeros((256, 8)).at[:3].set(jnp.eye(3, 8)), jnp.arange(3)
     for embeddings, accuracy in ((jnp.zeros((3, 8)), 0), (jnp.ones((3, 8)), 0), (jnp.eye(3, 8), 1)):
-        metrics = objective.metrics(embeddings, prototypes, labels)
+        metrics = objective.metrics(embeddings, objective.nearest(embeddings, prototypes, labels))
         assert float(metrics["accuracy"]) == accuracy
 
 

@@ -17,6 +17,7 @@ from jax.lax import with_sharding_constraint
 from jax.sharding import Mesh, NamedSharding
 
 from sphereface_jax.data.transforms import normalize_pixels
+from sphereface_jax.heads.reductions import Nearest
 from sphereface_jax.training.collapse import collapse_metrics
 from sphereface_jax.training.freezing import FineTuning
 from sphereface_jax.training.objective import Objective
@@ -31,12 +32,14 @@ class BatchGradient(NamedTuple):
     Attributes:
       by: the gradient of the mean loss, by each part that is trained.
       metrics: means over the batch, the loss among them.
+      examples: where asked for, how each example of the batch lies; else None.
       loss_state: what the loss carries on.
       model_state: the network's other variables, afterwards.
     """
 
     by: dict[str, Any]
     metrics: dict[str, jax.Array]
+    examples: Nearest | None
     loss_state: Any
     model_state: nnx.State
 
@@ -50,6 +53,7 @@ def make_gradient(
     *,
     pixel_divisor: float = 128.0,
     tuning: FineTuning = FineTuning(),
+    per_example: bool = False,
     mesh: Mesh | None = None,
 ) -> Gradient:
     """Returns the function (trained, state, classes, images) -> BatchGradient.
@@ -82,15 +86,17 @@ def make_gradient(
         if classes.frozen_prototypes is not None:
             losses += head_loss(classes.frozen_prototypes)[0]
         loss = losses.mean()
-        metrics = {"loss": loss} | objective.metrics(
-            jax.lax.stop_gradient(embeddings),
-            classes.prototypes,
-            classes.labels,
-            num_classes=classes.num_classes,
+        found = objective.nearest(
+            embeddings, classes.prototypes, classes.labels, num_classes=classes.num_classes
         )
+        metrics = {"loss": loss}
+        metrics |= objective.metrics(jax.lax.stop_gradient(embeddings), found)
         metrics |= collapse_metrics(jax.lax.stop_gradient(embeddings), classes.labels)
         model_state = tuning.keep(nnx.state(model, nnx.Not(nnx.Param)), state.model_state)
-        return loss, BatchGradient({}, metrics, loss_state, model_state)
+        examples = found._replace(other_class=classes.numbers(found.other_class))
+        return loss, BatchGradient(
+            {}, metrics, examples if per_example else None, loss_state, model_state
+        )
 
     def gradient(
         trained: dict[str, Any], state: TrainState, classes: StepClasses, images: jax.Array
@@ -125,14 +131,15 @@ def accumulated(gradient: Gradient, parts: int, *, unroll: bool = False) -> Grad
             images, labels, keys = part
             part_classes = dataclasses.replace(classes, labels=labels, keys=keys)
             found = gradient(trained, state, part_classes, images)
-            return jax.tree.map(jnp.add, total, found.by), found.metrics
+            return jax.tree.map(jnp.add, total, found.by), (found.metrics, found.examples)
 
         start = jax.tree.map(jnp.zeros_like, trained)
         parts_of = cut(images), cut(classes.labels), cut(classes.keys)
-        total, metrics = jax.lax.scan(add, start, parts_of, unroll=unroll)
+        total, (metrics, examples) = jax.lax.scan(add, start, parts_of, unroll=unroll)
         return BatchGradient(
             by=jax.tree.map(lambda leaf: leaf / parts, total),
             metrics=jax.tree.map(jnp.mean, metrics),
+            examples=jax.tree.map(lambda values: values.T.reshape(-1), examples),
             loss_state=state.loss_state,
             model_state=state.model_state,
         )

@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from sphereface_jax.geometry import normalize, safe_arccos
+from sphereface_jax.heads.reductions import Nearest
 from sphereface_jax.losses import LOSSES
 from sphereface_jax.losses.class_size import class_size_margins
 from sphereface_jax.losses.margin_loss import nearest
@@ -199,27 +200,23 @@ class Objective:
         """Puts the prototypes where the gradient mode expects them: on the sphere for "caffe"."""
         return normalize(prototypes) if self.config.gradient == "caffe" else prototypes
 
-    def metrics(
+    def nearest(
         self,
         embeddings: jax.Array,
         prototypes: jax.Array,
         labels: jax.Array,
         *,
         num_classes: int | None = None,
-    ) -> dict[str, jax.Array]:
-        """Returns how the batch lies on the sphere, without any margin.
+    ) -> Nearest:
+        """Returns how each example lies on the sphere, without any margin.
 
         Args:
           embeddings: [B, D].
           prototypes: [C, D] or [C, K, D].
           labels: [B].
           num_classes: rows of the prototypes that are classes; all of the run by default.
-
-        Returns:
-          accuracy of the nearest prototype, where a tie counts as wrong, mean target_angle in
-          degrees, mean embedding_norm.
         """
-        found = nearest(
+        return nearest(
             embeddings,
             prototypes,
             labels,
@@ -227,6 +224,18 @@ class Objective:
             class_block=self.config.class_block,
             mesh=self.mesh,
         )
+
+    def metrics(self, embeddings: jax.Array, found: Nearest) -> dict[str, jax.Array]:
+        """Returns how the batch lies on the sphere: means of what `nearest` found.
+
+        Args:
+          embeddings: [B, D].
+          found: of them.
+
+        Returns:
+          accuracy of the nearest prototype, where a tie counts as wrong, mean target_angle in
+          degrees, mean embedding_norm.
+        """
         return {
             "accuracy": jnp.mean(found.cosine > found.other_cosine),
             "target_angle": jnp.degrees(safe_arccos(found.cosine)).mean(),

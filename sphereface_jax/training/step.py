@@ -38,6 +38,7 @@ def make_train_step(
     ema_decay: float = 0.0,
     accumulate: int = 1,
     tuning: FineTuning = FineTuning(),
+    per_example: bool = False,
     platform: str | None = None,
     mesh: Mesh | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
@@ -49,9 +50,18 @@ def make_train_step(
     classes are sampled, they are those among the sample, which is drawn once for the batch. On a
     mesh, every device embeds its share of the batch. The platform is that of the devices that the
     step is compiled for, of those at hand if left out.
+
+    With `per_example` they also hold how each example lies, [B] each, before the update: its own
+    "cosine", the nearest "other_class" and its "other_cosine", without margin; where classes are
+    sampled, the nearest among those drawn. Nothing of it is computed or sent unless asked for.
     """
     gradient = make_gradient(
-        graph, objective, pixel_divisor=pixel_divisor, tuning=tuning, mesh=mesh
+        graph,
+        objective,
+        pixel_divisor=pixel_divisor,
+        tuning=tuning,
+        per_example=per_example,
+        mesh=mesh,
     )
     # XLA's CPU backend loses its fast convolutions inside a loop: 30 times as long a step.
     gradient = accumulated(
@@ -90,7 +100,8 @@ def make_train_step(
             opt_state=opt_state,
             ema_params=_averaged(state.ema_params, updated["params"], ema_decay),
         )
-        return new_state, found.metrics | {"gradient_norm": norm}
+        examples = {} if found.examples is None else found.examples._asdict()
+        return new_state, found.metrics | {"gradient_norm": norm} | examples
 
     return train_step
 

@@ -40,6 +40,10 @@ class StepClasses:
     frozen_prototypes: jax.Array | None
     num_classes: int
 
+    def numbers(self, rows: jax.Array) -> jax.Array:
+        """Returns which classes these rows [B] are; −1 stays −1."""
+        return rows
+
     def to_update(self, state: TrainState, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Returns the rows that the optimiser updates, and their gradient."""
         del state
@@ -66,6 +70,12 @@ class SampledClasses(StepClasses):
     sampler: Sampler
     sample: Sample
     coast: bool
+
+    def numbers(self, rows: jax.Array) -> jax.Array:
+        """Returns which classes these rows [B] are; −1 stays −1."""
+        first = jnp.arange(self.sampler.shards)[:, None] * self.sampler.rows_per_shard
+        drawn = (self.sample.rows + first).reshape(-1)
+        return jnp.where(rows < 0, -1, drawn[rows]).astype(rows.dtype)
 
     def to_update(self, state: TrainState, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Returns the rows that the optimiser updates, and their gradient."""
