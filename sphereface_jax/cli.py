@@ -252,6 +252,7 @@ def prepare(
     align: bool = False,
     landmarks: Path | None = None,
     check_overlap: str | None = None,
+    apply: Path | None = None,
 ) -> None:
     """Write any set of faces as a TFDS data set of ArrayRecord files.
 
@@ -264,6 +265,7 @@ def prepare(
       align: detect and align each face first.
       landmarks: align by this file of five points an image.
       check_overlap: an evaluation set to look for in this one.
+      apply: corrections of `sphereface clean` to carry out, before `exclude`.
     """
     from sphereface_jax.commands.prepare import check_overlap as report_overlap
     from sphereface_jax.commands.prepare import open_evaluation, prepare_faces
@@ -279,10 +281,44 @@ def prepare(
         exclude=exclude,
         align=align,
         landmarks=landmarks,
+        apply=apply,
         console=console,
     )
     if check_overlap is not None:
         report_overlap(source, check_overlap, out, console=console)
+
+
+@app.command
+def clean(
+    run: Positional[Path],
+    *,
+    data: str | None = None,
+    agree_with: Path | None = None,
+    out: Path | None = None,
+    confidence: float = 0.5,
+) -> None:
+    """Look for wrong labels in a set of faces: what to drop, move, merge and split.
+
+    Nothing is changed. OUT/clean.csv is a list for `sphereface prepare --apply`, OUT/clean.html the
+    same in pictures; the page shows faces and is for yourself.
+
+    Args:
+      run: folder of a run, or an .npz file of vectors of the images.
+      data: the faces, as `prepare` takes them; those that the run learnt by default.
+      agree_with: another run, or file of vectors, that must find the same.
+      out: an existing folder; the run's by default.
+      confidence: list what is at least so sure.
+    """
+    from sphereface_jax.commands.clean import clean as look_for_noise
+
+    look_for_noise(
+        run,
+        data=data,
+        agree_with=agree_with,
+        out=out,
+        confidence=confidence,
+        console=Console(soft_wrap=True),
+    )
 
 
 @app.command(name="import")

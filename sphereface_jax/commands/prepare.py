@@ -1,11 +1,15 @@
 """What `sphereface prepare` does: any faces into a TFDS data set; who is in two sets."""
 
+import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from sphereface_jax.data.aligner import face_aligner
+from sphereface_jax.data.corrections import ACTIONS, corrected, read_corrections
 from sphereface_jax.data.overlap import find_overlap
 from sphereface_jax.data.packs import read_pack
 from sphereface_jax.data.prepare import prepare
@@ -23,6 +27,7 @@ def prepare_faces(
     exclude: Sequence[str],
     align: bool,
     landmarks: Path | None,
+    apply: Path | None = None,
     console: Console,
 ) -> None:
     """Writes a data set and prints what it holds.
@@ -33,14 +38,20 @@ def prepare_faces(
     """
     faces = open_source(source)
     say_found(console, faces)
+    described_as: dict[str, Any] = {"source": Path(source).name, "exclude": list(exclude)}
+    if apply is not None:
+        corrections = read_corrections(apply)
+        try:
+            faces = corrected(faces, corrections)
+        except ValueError as error:
+            raise ValueError(f"{apply}: {error}") from None
+        described_as["apply"] = hashlib.sha256(repr(corrections).encode()).hexdigest()[:16]
+        counts = Counter(line.action for line in corrections)
+        say(console, ", ".join(f"{counts[action]:,} of {action}" for action in ACTIONS))
     if exclude:
         faces = exclude_identities(faces, exclude)
     aligner = face_aligner(landmarks=landmarks) if align or landmarks else None
-    described_as = {
-        "source": Path(source).name,
-        "exclude": list(exclude),
-        "points_from": None if aligner is None else aligner.points_from,
-    }
+    described_as["points_from"] = None if aligner is None else aligner.points_from
     with counting(console, "preparing", "images", len(faces)) as advance:
         summary = prepare(
             faces,

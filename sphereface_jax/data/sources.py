@@ -60,7 +60,50 @@ class FaceSource(ImageSequence, Protocol):
         ...
 
 
-class Subset:
+class Relabelled:
+    """Some images of a source, with labels of their own.
+
+    Args:
+      source: any face source.
+      indices: which of its images [N].
+      labels: int32 [N], of the identities.
+      identities: their names.
+    """
+
+    def __init__(
+        self,
+        source: FaceSource,
+        indices: np.ndarray,
+        labels: np.ndarray,
+        identities: tuple[str, ...],
+    ):
+        self._source, self._indices = source, indices
+        self.labels, self.identities = labels, identities
+        self.passed_over = getattr(source, "passed_over", ())
+        self.remarks = getattr(source, "remarks", ())
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        example = self._source[int(self._indices[index])]
+        return {"image": example["image"], "label": int(self.labels[index])}
+
+    def read_encoded(self, index: int) -> bytes:
+        """The encoded image, as `encoded_image` gives it for the underlying source."""
+        return encoded_image(self._source, int(self._indices[index]))
+
+    def describe(self, index: int) -> str:
+        """As the underlying source says it."""
+        return self._source.describe(int(self._indices[index]))
+
+    def contents(self) -> list[str]:
+        """As the underlying source says it of these images."""
+        lines = contents(self._source)
+        return [lines[index] for index in self._indices.tolist()]
+
+
+class Subset(Relabelled):
     """The images of some identities of a source, relabelled 0, 1, ... in the source's label order.
 
     Args:
@@ -83,32 +126,13 @@ class Subset:
         kept = [label for label, name in enumerate(source.identities) if name in wanted]
         relabel = np.full(len(source.identities), -1, np.int32)
         relabel[kept] = np.arange(len(kept), dtype=np.int32)
-        self.identities = tuple(source.identities[label] for label in kept)
-        self._source = source
-        self.passed_over = getattr(source, "passed_over", ())
-        self.remarks = getattr(source, "remarks", ())
-        self._indices = np.flatnonzero(relabel[source.labels] >= 0)
-        self.labels = relabel[source.labels[self._indices]]
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        example = self._source[int(self._indices[index])]
-        return {"image": example["image"], "label": int(self.labels[index])}
-
-    def read_encoded(self, index: int) -> bytes:
-        """The encoded image, as `encoded_image` gives it for the underlying source."""
-        return encoded_image(self._source, int(self._indices[index]))
-
-    def describe(self, index: int) -> str:
-        """As the underlying source says it."""
-        return self._source.describe(int(self._indices[index]))
-
-    def contents(self) -> list[str]:
-        """As the underlying source says it of these images."""
-        lines = contents(self._source)
-        return [lines[index] for index in self._indices.tolist()]
+        indices = np.flatnonzero(relabel[source.labels] >= 0)
+        super().__init__(
+            source,
+            indices,
+            relabel[source.labels[indices]],
+            tuple(source.identities[label] for label in kept),
+        )
 
 
 def encoded_image(source: ImageSequence, index: int) -> bytes:

@@ -38,7 +38,7 @@ SURE = 0.5
 """Of a label that is called wrong: more likely wrong than right."""
 
 _PAIRS, _BLOCK = 200_000, 4096
-_SMALLEST_PART, _COPY, _CELLS = 0.1, 1 - 1e-5, 4096
+_SMALLEST_PART, _COPY, _CELLS, _HOME = 0.1, 1 - 1e-5, 4096, 0.8
 
 
 class Finding(NamedTuple):
@@ -50,8 +50,8 @@ class Finding(NamedTuple):
       identity: the label as it is.
       target: the identity to move to or to merge with; −1 for the other two.
       images: the rows that the action is about; for a merge none, for it is about all.
-      confidence: of a drop and a move the probability that the label is wrong; of a merge the
-        likeness of the two; of a split one minus the likeness of its parts.
+      confidence: the probability that the label is wrong, or of a merge that the two are one; of a
+        split one minus the likeness of its parts.
       own_cosine: with the core of its identity, without the image itself; of a merge and a split
         the mean cosine within the core.
       other_cosine: with the core of the nearest other identity; of a merge and a split the mean
@@ -173,7 +173,7 @@ def find_noise(
     different, same = cosine_levels(unit, labels, rng)
     cut = (different + same) / 2
     cores = find_cores(unit, labels, cut, same=same)
-    merges = find_merges(cores, confidence)
+    merges = find_merges(unit, labels, cores, confidence, rng)
     joined = merged_labels(merges, len(cores.counts))[labels]
     if merges:
         cores = find_cores(unit, joined, cut, same=same)
@@ -187,8 +187,13 @@ def find_noise(
     is_split[[row for split in splits for row in split.images]] = True
     rest = ~np.isnan(own) & ~is_wrong & ~is_split
     is_far, far_belief, lowest, far = _wrong_by_own(unit, joined, cores, rest, confidence, rng)
-    good = own[rest & ~is_far]
-    lowest_target = float(np.quantile(good, 0.05)) if len(good) else np.inf
+    good = rest & ~is_far
+    is_home = np.zeros(len(unit), bool)
+    if good.any() and is_wrong.any():
+        near = is_wrong & (other_cosine >= np.quantile(own[good], 0.05))
+        is_home[near] = _at_home(
+            own[good], other_cosine[good], unit[near], other_class[near], cores, nearest
+        )
     findings = []
     for row in np.flatnonzero(is_wrong | is_far).tolist():
         belief_here = float(belief[row] if is_wrong[row] else far_belief[row])
@@ -201,7 +206,7 @@ def find_noise(
             float(own[row]),
             float(other_cosine[row]),
         )
-        if is_wrong[row] and other_cosine[row] >= lowest_target:
+        if is_home[row]:
             target = int(other_class[row])
             copies = np.flatnonzero((joined == target) & (unit @ unit[row] > _COPY))
             if len(copies):
@@ -309,40 +314,69 @@ def find_cores(
     return Cores(cluster, means, held, counts, np.maximum(coherence, 1e-3), own)
 
 
-def find_merges(cores: Cores, confidence: float = SURE) -> list[Finding]:
-    """Pairs of identities whose images coincide.
+def find_merges(
+    unit: NDArray[np.floating],
+    labels: NDArray[np.int64],
+    cores: Cores,
+    confidence: float,
+    rng: np.random.Generator,
+) -> list[Finding]:
+    """Pairs of identities whose images coincide as two halves of one identity do.
 
-    The bar is half way between one person, at likeness 1, and what the nearest other identity of
-    most is like. A quarter of all is taken for that, so that three quarters may be to be merged. An
+    The likeness of each identity's nearest other is compared with that of its own halves. An
     identity whose core is not half of it is judged by nobody: the core may be another's.
     """
+    halves = _halves(unit, labels, cores, rng)
     present = np.flatnonzero(cores.counts)
-    pairs: list[tuple[float, int, int]] = []
     is_judged = 2 * cores.counts >= cores.sizes
+    pairs: list[tuple[float, int, int]] = []
     nearest = np.full(len(cores.counts), -np.inf)
     for start in range(0, len(present), _BLOCK):
         rows = present[start : start + _BLOCK]
         likeness = cores.likeness(rows)
-        likeness[:, cores.counts == 0] = -np.inf
+        likeness[:, ~is_judged | (cores.counts == 0)] = -np.inf
+        likeness[~is_judged[rows]] = -np.inf
         likeness[np.arange(len(rows)), rows] = -np.inf
         nearest[rows] = likeness.max(axis=1)
-        high = np.nonzero(likeness >= max(confidence, SURE))
+        high = np.nonzero(likeness >= SURE)
         pairs += [
             (float(likeness[a, b]), int(rows[a]), int(b))
             for a, b in zip(high[0].tolist(), high[1].tolist(), strict=True)
-            if rows[a] > b and is_judged[rows[a]] and is_judged[b]
+            if rows[a] > b
         ]
-    bar = max((1 + float(np.quantile(nearest[present], 0.25))) / 2, confidence)
+    observed = np.sort(nearest[np.isfinite(nearest)])
+    if not len(halves) or not len(observed):
+        return []
+    belief, _ = wrong_posterior(-observed, -halves)
     found = []
     for alike, one, other in sorted(pairs, reverse=True):
-        if alike >= bar:
+        sure = float(np.interp(alike, observed, belief))
+        if sure >= confidence:
             small, large = one, other  # the later of two of a size
             if cores.counts[small] > cores.counts[large]:
                 small, large = large, small
             between = float(cores.means[one] @ cores.means[other])
             within = float(min(cores.coherence[one], cores.coherence[other]))
-            found.append(Finding("merge", small, large, (), min(alike, 1.0), within, between))
+            found.append(Finding("merge", small, large, (), sure, within, between))
     return found
+
+
+def _halves(
+    unit: NDArray[np.floating],
+    labels: NDArray[np.int64],
+    cores: Cores,
+    rng: np.random.Generator,
+) -> NDArray[np.float64]:
+    """The likeness of two halves, drawn at random, of each core of four images or more."""
+    is_core = np.flatnonzero((cores.cluster == 0) & (cores.counts[labels] >= 4))
+    order = is_core[np.lexsort((rng.random(len(is_core)), labels[is_core]))]
+    starts = np.searchsorted(labels[order], labels[order])
+    sign = (np.arange(len(order)) - starts) % 2
+    sums = np.zeros((2, len(cores.counts), unit.shape[1]))
+    np.add.at(sums, (sign, labels[order]), unit[order])
+    counts = cores.counts[chosen := np.unique(labels[order])]
+    products = np.einsum("cd,cd->c", sums[0, chosen], sums[1, chosen])
+    return products / ((counts + 1) // 2 * (counts // 2)) / cores.coherence[chosen]
 
 
 def merged_labels(merges: Sequence[Finding], num_classes: int) -> NDArray[np.int64]:
@@ -365,12 +399,12 @@ def find_splits(
     """Second clusters that are as unlike their identity's core as other people's are.
 
     A cluster counts if it has two images that are not wrong by themselves, and a tenth of its
-    identity's; two people are as unlike as 99 % of people drawn at random.
+    identity's; it must be less like the core than all but 5 % of people drawn at random are like.
     """
     one, other = rng.choice(np.flatnonzero(cores.counts), size=(2, 20_000))
     scaled = cores.means / np.sqrt(cores.coherence)[:, None]
     strangers = paired_dot(scaled, one[one != other], other[one != other])
-    bar = min(float(np.quantile(strangers, 0.99)), 1 - confidence) if len(strangers) else -np.inf
+    bar = min(float(np.quantile(strangers, 0.95)), 1 - confidence) if len(strangers) else -np.inf
     sizes = np.bincount(labels[~is_wrong], minlength=len(cores.counts))
     found = []
     in_second = np.flatnonzero((cores.cluster > 0) & ~is_wrong)
@@ -471,13 +505,36 @@ def _nearest_others(
     present = np.flatnonzero(cores.counts)
     centres = cores.means[present].astype(np.float32)
     place = np.searchsorted(present, labels)
-    classes, cosines = [], []
+    classes, cosines = [np.empty(0, np.int64)], [np.empty(0)]
     for start in range(0, len(unit), _BLOCK):
         part = slice(start, start + _BLOCK)
         found = nearest(unit[part].astype(np.float32), centres, place[part].astype(np.int32))
         classes.append(present[np.asarray(found.other_class)])
         cosines.append(np.asarray(found.other_cosine, np.float64))
     return np.concatenate(classes), np.concatenate(cosines)
+
+
+def _at_home(
+    own: NDArray[np.float64],
+    other: NDArray[np.float64],
+    unit: NDArray[np.floating],
+    target: NDArray[np.int64],
+    cores: Cores,
+    nearest: Nearest,
+) -> NDArray[np.bool_]:
+    """Which images the nearest other identity is that of, given how far the next one is.
+
+    Learnt from images [M] that nothing is said about: how often the nearer of `own` and `other` is
+    their own, by the distance between the two. Labels that are wrong unseen count against it, so
+    the bar is not at one.
+    """
+    next_cosine = _nearest_others(unit, cores, target, nearest)[1]
+    means = cores.means[target]
+    cosine = np.einsum("nd,nd->n", unit, means) / np.linalg.norm(means, axis=1)
+    apart = np.abs(own - other)
+    order = np.argsort(apart)
+    fit = isotonic_regression((own > other)[order].astype(np.float64)).x
+    return np.interp(cosine - next_cosine, apart[order], fit) >= _HOME
 
 
 def _drawn_cosines(
