@@ -37,7 +37,7 @@ Nearest = Callable[[Any, Any, Any], Any]
 SURE = 0.5
 """Of a label that is called wrong: more likely wrong than right."""
 
-_PAIRS, _BLOCK = 200_000, 4096
+_PAIRS, _BLOCK, _MULTIPLE = 200_000, 4096, 256
 _SMALLEST_PART, _COPY, _CELLS, _HOME = 0.1, 1 - 1e-5, 4096, 0.8
 
 
@@ -507,10 +507,12 @@ def _nearest_others(
     place = np.searchsorted(present, labels)
     classes, cosines = [np.empty(0, np.int64)], [np.empty(0)]
     for start in range(0, len(unit), _BLOCK):
-        part = slice(start, start + _BLOCK)
-        found = nearest(unit[part].astype(np.float32), centres, place[part].astype(np.int32))
-        classes.append(present[np.asarray(found.other_class)])
-        cosines.append(np.asarray(found.other_cosine, np.float64))
+        rows = np.arange(start, min(start + _BLOCK, len(unit)))
+        # A mesh shares the batch out evenly; few shapes are few compilations.
+        padded = np.resize(rows, -(-len(rows) // _MULTIPLE) * _MULTIPLE)
+        found = nearest(unit[padded].astype(np.float32), centres, place[padded].astype(np.int32))
+        classes.append(present[np.asarray(found.other_class)[: len(rows)]])
+        cosines.append(np.asarray(found.other_cosine, np.float64)[: len(rows)])
     return np.concatenate(classes), np.concatenate(cosines)
 
 
