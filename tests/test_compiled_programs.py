@@ -175,8 +175,11 @@ def check_step(step: Step) -> tuple[str, dict[str, int]]:
     return text, memory
 
 
-def check_convolutions(text: str) -> None:
-    """Every convolution of the compiled program takes bfloat16, channels last."""
+def check_network(text: str, images: int) -> None:
+    """Every convolution takes bfloat16, channels last; between layers nothing is float32."""
+    entry = text[text.index("\nENTRY") :].splitlines()
+    activation = re.compile(rf" = [^=]*f32\[{images},\d+,\d+,\d+\]\S* (fusion|custom-call)\(")
+    assert [line[:200] for line in entry if activation.search(line)] == []
     calls = [
         line
         for line in text.splitlines()
@@ -192,7 +195,7 @@ def check_convolutions(text: str) -> None:
 @pytest.mark.parametrize("step", [MILLION, CASIA], ids=lambda step: step.network)
 def test_a_step_on_h100(step: Step) -> None:
     text, _ = check_step(step)
-    check_convolutions(text)
+    check_network(text, step.batch // 8)
 
 
 @pytest.mark.tpu
