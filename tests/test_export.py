@@ -51,7 +51,7 @@ def run_onnx(path: Path, images: np.ndarray) -> np.ndarray:
     ("arch", "kind"),
     [
         *((arch, kind) for arch in ARCHITECTURES for kind in ("float", "uint8")),
-        pytest.param("mobilefacenet_large", "float", marks=pytest.mark.slow),
+        pytest.param("mobilefacenet_large", "float", marks=pytest.mark.parity_full),
     ],
 )
 def test_onnx_gives_the_same_embeddings(arch: str, kind: str, tmp_path: Path) -> None:

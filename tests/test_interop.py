@@ -40,7 +40,10 @@ NETWORKS = {
 
 ARCHITECTURES = pytest.mark.parametrize(
     "arch",
-    [pytest.param(name, marks=pytest.mark.slow if "large" in name else ()) for name in NETWORKS],
+    [
+        pytest.param(name, marks=pytest.mark.parity_full if "large" in name else ())
+        for name in NETWORKS
+    ],
 )
 
 
