@@ -62,8 +62,8 @@ def reimport(run: Path, work: Path, console: Console) -> Path:
     export_run(ExportOptions(run, safetensors=weights), console=console)
     options = ImportOptions(
         weights,
-        config.model.name,
-        again,
+        out=again,
+        arch=config.model.name,
         embedding_dim=config.model.embedding_dim,
         channels=config.model.channels,
         color_order=config.data.color_order,
