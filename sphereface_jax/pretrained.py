@@ -1,14 +1,12 @@
 """A trained network as a folder in Hugging Face's layout, and back; no code in it is run.
 
-DIR/config.json          the network and its preprocessing
-DIR/model.safetensors    its weights, under the names of its PyTorch original
-DIR/README.md            the run's model card, with front matter
+- `config.json`: the network and its preprocessing;
+- `model.safetensors`: its weights, under the names of its PyTorch original;
+- `README.md`: the run's model card, with front matter.
 """
 
 import dataclasses
 import json
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ import numpy as np
 from flax import nnx
 
 from sphereface_jax._checks import require
+from sphereface_jax.data.files import atomic_folder
 from sphereface_jax.data.text import existing_file
 from sphereface_jax.interop.safetensors_file import read_safetensors, safetensors_bytes
 from sphereface_jax.interop.weights import load_state_dict, state_dict
@@ -42,6 +41,11 @@ _USAGE = """
 """
 
 
+def preprocessing(config: TrainConfig) -> dict[str, Any]:
+    """Returns image size, colour order and divisor: what a network wants of its pixels, by name."""
+    return {name: getattr(config.data, name) for name in _PREPROCESSING}
+
+
 def save_pretrained(run: SavedRun, folder: Path) -> None:
     """Writes a run's network as a folder, whole or not at all.
 
@@ -53,10 +57,8 @@ def save_pretrained(run: SavedRun, folder: Path) -> None:
       ValueError: it does.
     """
     require(not folder.exists(), str(folder), "a folder that does not exist yet", "one that does")
-    data, license_ = run.config.data, run.config.data.license
-    network = dataclasses.asdict(run.config.model) | {
-        name: getattr(data, name) for name in _PREPROCESSING
-    }
+    license_ = run.config.data.license
+    network = dataclasses.asdict(run.config.model) | preprocessing(run.config)
     front = {
         "library_name": MODEL_TYPE,
         "pipeline_tag": "image-feature-extraction",
@@ -69,18 +71,12 @@ def save_pretrained(run: SavedRun, folder: Path) -> None:
     # JSON is YAML too, and quotes what must be.
     lines = [f"{name}: {json.dumps(value)}" for name, value in front.items()]
     readme = "\n".join(["---", *lines, "---", "", model_card(run.path)]) + _USAGE
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    temporary.mkdir(parents=True)
-    try:
-        tensors = state_dict(
-            nnx.merge(run.graph, run.params, run.model_state), batches_tracked=run.step
-        )
+    model = nnx.merge(run.graph, run.params, run.model_state)
+    tensors = state_dict(model, batches_tracked=run.step)
+    with atomic_folder(folder) as temporary:
         (temporary / WEIGHTS).write_bytes(safetensors_bytes(tensors, {"format": "pt"}))
         (temporary / "README.md").write_text(readme, encoding="utf-8")
         write_json(temporary / CONFIG, {"model_type": MODEL_TYPE, "step": run.step} | network)
-        os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def pretrained_config(folder: Path) -> tuple[TrainConfig, int]:

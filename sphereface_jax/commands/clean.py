@@ -17,7 +17,7 @@ from sphereface_jax.data.corrections import Correction, write_corrections
 from sphereface_jax.data.images import UnreadableImage
 from sphereface_jax.data.sources import FaceSource, open_source
 from sphereface_jax.data.text import first_ten
-from sphereface_jax.data.vectors import load_vectors
+from sphereface_jax.data.vectors import load_vectors, path_ending
 from sphereface_jax.embedder import FaceEmbedder
 from sphereface_jax.evaluation.label_noise import Finding, LabelNoise, agreed, find_noise
 from sphereface_jax.losses.margin_loss import nearest
@@ -129,7 +129,7 @@ def _vectors(path: Path, source: FaceSource, console: Console) -> tuple[np.ndarr
     if not path.is_dir():
         stored = load_vectors(path)
         names = [source.describe(index).replace("\\", "/") for index in range(len(source))]
-        ends = ["/".join(name.rsplit("/", 2)[-2:]) for name in names]
+        ends = [path_ending(name, 2) for name in names]
         found = stored.find_rows(ends)
         rows = np.flatnonzero(found >= 0)
         if not len(rows):

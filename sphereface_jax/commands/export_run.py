@@ -3,7 +3,6 @@
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from flax import nnx
 from rich.console import Console
@@ -17,7 +16,7 @@ from sphereface_jax.interop.safetensors_file import safetensors_bytes
 from sphereface_jax.interop.stablehlo import stablehlo_bytes
 from sphereface_jax.interop.torch_file import torch_file_bytes
 from sphereface_jax.interop.weights import state_dict
-from sphereface_jax.pretrained import save_pretrained
+from sphereface_jax.pretrained import preprocessing, save_pretrained
 from sphereface_jax.training.saved_run import SavedRun, load_run
 from sphereface_jax.training.terminal import say
 
@@ -81,15 +80,6 @@ def _model(run: SavedRun) -> nnx.Module:
     return nnx.merge(run.graph, run.params, run.model_state)
 
 
-def _preprocessing(run: SavedRun) -> dict[str, Any]:
-    data = run.config.data
-    return {
-        "image_size": data.image_size,
-        "color_order": data.color_order,
-        "pixel_divisor": data.pixel_divisor,
-    }
-
-
 def _safetensors(run: SavedRun) -> bytes:
     data = run.config.data
     metadata = {
@@ -108,7 +98,7 @@ def _torch(run: SavedRun) -> bytes:
 def _onnx(options: ExportOptions, console: Console, run: SavedRun) -> bytes:
     content = onnx_bytes(
         _model(run),
-        **_preprocessing(run),
+        **preprocessing(run.config),
         input_kind=options.onnx_input,
         normalize=options.normalize,
         metadata={"architecture": run.config.model.name, "step": str(run.step)},
@@ -117,4 +107,4 @@ def _onnx(options: ExportOptions, console: Console, run: SavedRun) -> bytes:
 
 
 def _stablehlo(options: ExportOptions, run: SavedRun) -> bytes:
-    return stablehlo_bytes(_model(run), **_preprocessing(run), normalize=options.normalize)
+    return stablehlo_bytes(_model(run), **preprocessing(run.config), normalize=options.normalize)

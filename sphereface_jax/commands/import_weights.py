@@ -6,8 +6,6 @@ takes a run takes this one, and `sphereface train --init-from RUN` goes on from 
 
 import dataclasses
 import hashlib
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from rich.console import Console
 
 from sphereface_jax.commands.weight_options import ImportOptions
 from sphereface_jax.compilation import run_arithmetic
+from sphereface_jax.data.files import atomic_folder
 from sphereface_jax.interop.sources import source_of
 from sphereface_jax.interop.tensor_files import read_tensors, split_key, without_wrappers
 from sphereface_jax.interop.weights import load_state_dict
@@ -202,15 +201,10 @@ def _write_run(
         rng=jnp.zeros(shapes.rng.shape, shapes.rng.dtype),
     )
     progress = {"examples": 0, "num_classes": num_classes, "config": to_dict(config)}
-    config.out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = config.out.with_name(f".{config.out.name}.{os.getpid()}.tmp")
-    try:
-        with Checkpoints(temporary / "checkpoints", keep=1) as checkpoints:
+    with atomic_folder(config.out) as folder:
+        with Checkpoints(folder / "checkpoints", keep=1) as checkpoints:
             checkpoints.save(0, state, progress)
             checkpoints.wait()
-        write_json(temporary / "config.json", to_dict(config))
-        write_json(temporary / "import.json", imported)
-        os.replace(temporary, config.out)
-        write_model_card(config.out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        write_json(folder / "config.json", to_dict(config))
+        write_json(folder / "import.json", imported)
+    write_model_card(config.out)

@@ -3,10 +3,10 @@
 `sphereface clean` writes it, anybody may strike lines out of it, and `sphereface prepare --apply`
 reads it. A line is about one image, or about a whole identity for a merge:
 
-drop    the image goes
-move    the image becomes one of the identity `to`
-split   likewise, of a new identity `to`
-merge   all images of the identity become ones of `to`
+- drop: the image goes;
+- move: the image becomes one of the identity `to`;
+- split: likewise, of a new identity `to`;
+- merge: all images of the identity become ones of `to`.
 """
 
 import csv

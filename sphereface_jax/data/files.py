@@ -1,7 +1,10 @@
 """Writing without leaving half a file behind: a temporary name first, then one atomic rename."""
 
+import contextlib
 import json
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -50,6 +53,22 @@ class AtomicFile:
             self._temporary.unlink(missing_ok=True)
             if isinstance(failure, OSError) and failure.filename is None:
                 failure.filename = str(self._path)  # a full disk names no file of its own
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yields a folder to write into, which has its name only if the block ends without an error.
+
+    Args:
+      path: the folder; it must not exist yet. Those above it are made if need be.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def require_writable_folder(path: Path) -> None:

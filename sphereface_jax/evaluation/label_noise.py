@@ -17,6 +17,7 @@ Everything is a pure function of vectors; which of an identity's images lie wher
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -121,8 +122,12 @@ class Cores:
 
     def likeness(self, rows: Any) -> NDArray[np.float64]:
         """Of the identities `rows` with all [R, C]: 0 for strangers, 1 for one person."""
-        scaled = self.means / np.sqrt(self.coherence)[:, None]
-        return scaled[rows] @ scaled.T
+        return self.scaled_means[rows] @ self.scaled_means.T
+
+    @functools.cached_property
+    def scaled_means(self) -> NDArray[np.float64]:
+        """The means [C, D], scaled so that the product of two is their likeness."""
+        return self.means / np.sqrt(self.coherence)[:, None]
 
 
 def find_noise(
@@ -208,7 +213,8 @@ def find_noise(
         )
         if is_home[row]:
             target = int(other_class[row])
-            copies = np.flatnonzero((joined == target) & (unit @ unit[row] > _COPY))
+            members = np.flatnonzero(joined == target)
+            copies = members[unit[members] @ unit[row] > _COPY]
             if len(copies):
                 found = found._replace(target=target, copy_of=int(copies[0]))
             else:
@@ -402,8 +408,7 @@ def find_splits(
     identity's; it must be less like the core than all but 5 % of people drawn at random are like.
     """
     one, other = rng.choice(np.flatnonzero(cores.counts), size=(2, 20_000))
-    scaled = cores.means / np.sqrt(cores.coherence)[:, None]
-    strangers = paired_dot(scaled, one[one != other], other[one != other])
+    strangers = paired_dot(cores.scaled_means, one[one != other], other[one != other])
     bar = min(float(np.quantile(strangers, 0.95)), 1 - confidence) if len(strangers) else -np.inf
     sizes = np.bincount(labels[~is_wrong], minlength=len(cores.counts))
     found = []

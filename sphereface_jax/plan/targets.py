@@ -9,6 +9,7 @@ import contextlib
 import glob
 import importlib.metadata
 import importlib.util
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -141,10 +142,7 @@ _CUBES = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8")
 
 
 def _chips_of(topology: str) -> int:
-    chips = 1
-    for side in topology.split("x"):
-        chips *= int(side)
-    return chips
+    return math.prod(map(int, topology.split("x")))
 
 
 def _targets() -> dict[str, Target]:
