@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from sphereface_jax.interop.torch_names import named_layers
+from sphereface_jax.interop.names import families, named_layers
 from sphereface_jax.models.layers import BatchNorm, PReLU
 
 Layout = Callable[[np.ndarray], np.ndarray]
@@ -58,10 +58,15 @@ def _kernel_slot(variable: nnx.Variable, feature_shape: tuple[int, int, int] | N
     return Slot(variable, to_torch, from_torch)
 
 
-def torch_slots(model: Any) -> dict[str, Slot]:
-    """Returns every tensor of a network by its PyTorch name, weights and statistics."""
+def torch_slots(model: Any, family: str = "") -> dict[str, Slot]:
+    """Returns every tensor of a network by its PyTorch name, weights and statistics.
+
+    Args:
+      model: the network.
+      family: of the names, of `interop.names`; that of the network's original by default.
+    """
     slots: dict[str, Slot] = {}
-    for name, layer in named_layers(model):
+    for name, layer in named_layers(model, family):
         for leaf, slot in _layer_slots(layer, model.feature_shape):
             slots[f"{name}.{leaf}"] = slot
     return slots
@@ -87,9 +92,9 @@ def _layer_slots(
             yield "bias", Slot(layer.bias, _same, _same)
 
 
-def normalizations(model: nnx.Module) -> list[str]:
+def normalizations(model: nnx.Module, family: str = "") -> list[str]:
     """Returns the PyTorch names of the layers that count batches."""
-    return [name for name, layer in named_layers(model) if isinstance(layer, BatchNorm)]
+    return [name for name, layer in named_layers(model, family) if isinstance(layer, BatchNorm)]
 
 
 def state_dict(model: nnx.Module, *, batches_tracked: int = 0) -> dict[str, np.ndarray]:
@@ -108,16 +113,22 @@ def state_dict(model: nnx.Module, *, batches_tracked: int = 0) -> dict[str, np.n
     return tensors
 
 
-def load_state_dict(model: nnx.Module, tensors: Mapping[str, np.ndarray]) -> None:
+def load_state_dict(model: nnx.Module, tensors: Mapping[str, np.ndarray]) -> str:
     """Gives a network, possibly an abstract one, the weights of its PyTorch counterpart.
+
+    Returns:
+      The family of names that most of the tensors have, of `interop.names`.
 
     Raises:
       ValueError: a tensor is missing, left over, of another shape, or holds no real numbers, or a
         variance is negative; all such are counted and the first of them named. The network is then
         unchanged.
     """
-    slots = torch_slots(model)
-    ignored = {f"{name}.{BATCHES_TRACKED}" for name in normalizations(model)}
+    family, slots = max(
+        ((family, torch_slots(model, family)) for family in families(model)),
+        key=lambda named: len(named[1].keys() & tensors.keys()),
+    )
+    ignored = {f"{name}.{BATCHES_TRACKED}" for name in normalizations(model, family)}
     problems = {
         "missing": [name for name in slots if name not in tensors],
         "left over": [name for name in tensors if name not in slots.keys() | ignored],
@@ -151,6 +162,7 @@ def load_state_dict(model: nnx.Module, tensors: Mapping[str, np.ndarray]) -> Non
         raise ValueError(f"expected the {len(slots)} tensors of the network, got {'; '.join(said)}")
     for name, slot in slots.items():
         slot.variable.set_value(jnp.asarray(slot.from_torch(tensors[name].astype(np.float32))))
+    return family
 
 
 def _torch_shape(slot: Slot) -> tuple[int, ...]:

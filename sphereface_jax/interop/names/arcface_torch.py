@@ -1,59 +1,14 @@
-"""What each layer of a backbone is called in the PyTorch network that its weights come from."""
+"""The names of InsightFace's arcface_torch: its IResNet and its MobileFaceNet."""
 
-import functools
 from collections.abc import Iterator
 
-from flax import nnx
-
+from sphereface_jax.interop.names.rules import Named
 from sphereface_jax.models.iresnet import IResNet, IResUnit
 from sphereface_jax.models.mobilefacenet import Bottleneck, ConvNorm, MobileFaceNet
-from sphereface_jax.models.sfnet import SFNet
-from sphereface_jax.models.spherenet import SphereNet
-
-Named = tuple[str, nnx.Module | None]
 
 
-@functools.singledispatch
-def named_layers(model: nnx.Module) -> Iterator[Named]:
-    """Yields the layers that hold weights by their PyTorch names, in the order of the network.
-
-    A name whose layer is None stands for a layer that this variant of the network lacks.
-    """
-    raise TypeError(f"no PyTorch network is known for {type(model).__name__}")
-
-
-@named_layers.register
-def _(model: SphereNet) -> Iterator[Named]:
-    """Names of clcarwin's sphere20a, whose order of numbers goes on to other depths."""
-    for number, stage in enumerate(model.stages, start=1):
-        yield f"conv{number}_1", stage.conv
-        yield f"relu{number}_1", stage.prelu
-        for index, unit in enumerate(stage.units):
-            first, second = 2 * index + 2, 2 * index + 3
-            yield f"conv{number}_{first}", unit.conv1
-            yield f"relu{number}_{first}", unit.prelu1
-            yield f"conv{number}_{second}", unit.conv2
-            yield f"relu{number}_{second}", unit.prelu2
-    yield "fc5", model.embedding
-
-
-@named_layers.register
-def _(model: SFNet) -> Iterator[Named]:
-    for number, stage in enumerate(model.stages, start=1):
-        layer = f"layer{number}"
-        yield f"{layer}.0.{'conv' if model.deprecated else 'conv1'}", stage.conv
-        yield f"{layer}.0.bn1", stage.norm
-        for index, unit in enumerate(stage.units, start=1):
-            yield f"{layer}.{index}.conv1", unit.conv1
-            yield f"{layer}.{index}.bn1", unit.norm1
-            yield f"{layer}.{index}.conv2", unit.conv2
-            yield f"{layer}.{index}.bn2", unit.norm2
-    yield "fc", model.embedding
-    yield "features", model.norm
-
-
-@named_layers.register
-def _(model: IResNet) -> Iterator[Named]:
+def iresnet_layers(model: IResNet) -> Iterator[Named]:
+    """Yields layers by name."""
     yield "conv1", model.conv
     yield "bn1", model.norm1
     yield "prelu", model.prelu
@@ -78,8 +33,8 @@ def _ires_unit(unit: IResUnit) -> Iterator[Named]:
         yield "downsample.1", unit.shortcut.norm
 
 
-@named_layers.register
-def _(model: MobileFaceNet) -> Iterator[Named]:
+def mobilefacenet_layers(model: MobileFaceNet) -> Iterator[Named]:
+    """Yields layers by name."""
     yield from _conv_norm("layers.0", model.stem)
     if model.grouped is not None:
         yield from _conv_norm("layers.1", model.grouped)
