@@ -37,6 +37,21 @@ from sphereface_jax.training.terminal import warn
 from sphereface_jax.training.trainer import make_trainer
 
 
+class Numbers:
+    """A metric writer that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.written: list[tuple[int, dict[str, float]]] = []
+
+    def write_scalars(self, step: int, scalars: dict[str, float]) -> None:
+        self.written.append((step, dict(scalars)))
+
+
+class Offline:
+    def write_scalars(self, step: int, scalars: dict[str, float]) -> None:
+        raise ConnectionError("no route to host")
+
+
 def said(console: Console) -> str:
     return console.file.getvalue()
 
@@ -368,3 +383,20 @@ def test_clip_norm_bounds_the_update(tmp_path: Path, clip_norm: float | None) ->
     )
     expected = float(metrics["gradient_norm"]) if clip_norm is None else clip_norm
     assert float(optax.tree.norm(moved)) == pytest.approx(expected, rel=1e-3)
+
+
+def test_metric_writers_get_what_the_files_hold(tmp_path: Path) -> None:
+    config = tiny_config(
+        tmp_path / "run",
+        val=ValConfig(fraction=0.5, every=6, pairs=20),
+        data=dataclasses.replace(tiny_config(Path()).data, synthetic_identities=50),
+    )
+    numbers, console = Numbers(), quiet()
+    result = train(config, console=console, writers=[Offline(), numbers])
+    training = [r for r in numbers.written if "train/loss" in r[1]]
+    stored = read_records(RunFolder(config).metrics)
+    assert [step for step, _ in training] == [record["step"] for record in stored]
+    assert training[-1][1]["train/loss"] == stored[-1]["loss"]
+    assert {"validation/accuracy_10_fold"} <= {name for _, r in numbers.written for name in r}
+    assert said(console).count("Offline cannot be written (no route to host)") == 1
+    assert result["step"] == config.steps

@@ -159,17 +159,17 @@ def test_event_files_stay_readable_after_a_refusal(
 ) -> None:
     log = EventLog(tmp_path, purge_step=1)
     for step in range(1, 10):
-        log.append(step, {"loss": float(step)})
+        log.write_scalars(step, {"loss": float(step)})
     full_disk(True)
     refused = 0
     for step in range(10, 100):
         try:
-            log.append(step, {f"{'x' * 100}": float(step)})
+            log.write_scalars(step, {f"{'x' * 100}": float(step)})
         except OSError:
             refused += 1
     assert refused > 1
     full_disk(False)
-    log.append(100, {"loss": 100.0})
+    log.write_scalars(100, {"loss": 100.0})
     log.close()
     assert [p for p in tmp_path.iterdir() if p.name.startswith("events.out.tfevents.")]
 

@@ -7,12 +7,29 @@ import contextlib
 import json
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
+
+
+class MetricWriter(Protocol):
+    """Where else metrics go: Weights & Biases, MLflow, a writer of `clu.metric_writers`."""
+
+    def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Takes the metrics of a step, by names such as train/loss and validation/accuracy_10_fold.
+
+        Args:
+          step: from 1. A resumed run logs the steps after its newest checkpoint again.
+          scalars: by name.
+
+        Raises:
+          OSError: they cannot be written now; training goes on and warns once. Any other error
+            stops the run.
+        """
 
 
 class RecordLog:
@@ -70,13 +87,13 @@ class EventLog:
         self._folder, self._purge_step = folder, purge_step
         self._writer: EventsWriter | None = None
 
-    def append(self, step: int, values: dict[str, float]) -> None:
-        """Appends numbers by name.
+    def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Appends the metrics of a step.
 
         Raises:
           OSError: the disk does not take them; they are lost, the next go to a new file.
         """
-        numbers = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        numbers = [Summary.Value(tag=name, simple_value=value) for name, value in scalars.items()]
         try:
             if self._writer is None:
                 self._writer = self._open()
@@ -87,7 +104,7 @@ class EventLog:
             raise
 
     def close(self) -> None:
-        """Closes the file, which is complete after every `append`."""
+        """Closes the file, which is complete after every call."""
         if self._writer is not None:
             with contextlib.suppress(OSError):
                 self._writer.close()

@@ -6,7 +6,7 @@ checkpoint. So a run that is killed and started again ends in the same bits.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from sphereface_jax.training.config import TrainConfig
 from sphereface_jax.training.distributed import Agreement, all_agree, is_main
 from sphereface_jax.training.input import face_transform, open_training_data
 from sphereface_jax.training.ledger import Ledger, NonFiniteLossError
+from sphereface_jax.training.logs import MetricWriter
 from sphereface_jax.training.model_card import write_model_card
 from sphereface_jax.training.partition import shard_batch
 from sphereface_jax.training.reporting import Reporter
@@ -54,6 +55,7 @@ def train(
     tx: optax.GradientTransformation | None = None,
     loss: Loss | Callable[..., Any] | None = None,
     console: Console | None = None,
+    writers: Sequence[MetricWriter] = (),
 ) -> dict[str, Any]:
     """Trains a run to its last step, going on from its newest checkpoint if there is one.
 
@@ -63,6 +65,7 @@ def train(
       loss: a loss of one's own, which `config.loss.name` gives a name: a function, or a
         `sphereface_jax.Loss` where it has state or looks at the whole batch.
       console: where to report; the terminal by default, for the main process.
+      writers: where the main process sends metrics besides metrics.jsonl and TensorBoard.
 
     Returns:
       The metrics of the last step, which result.json holds too.
@@ -104,7 +107,9 @@ def train(
         start = int(state.step)
         run.cut_back(start)
         _introduce(trainer, source, start, console)
-        reporter = stack.enter_context(Reporter(run, console, start=start, steps=config.steps))
+        reporter = stack.enter_context(
+            Reporter(run, console, start=start, steps=config.steps, writers=writers)
+        )
         saver = Saver(checkpoints, config, description, reporter.warn)
         validator = Validator(held_out, config, trainer.graph) if held_out is not None else None
         record = _run_steps(trainer, state, source, saver, reporter, validator)

@@ -1,7 +1,7 @@
 """What a run says while it runs: metrics.jsonl, TensorBoard event files, and the terminal."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
@@ -9,7 +9,7 @@ from typing import Any, Self
 from rich.console import Console
 
 from sphereface_jax.training.distributed import is_main
-from sphereface_jax.training.logs import EventLog, RecordLog
+from sphereface_jax.training.logs import EventLog, MetricWriter, RecordLog
 from sphereface_jax.training.run_folder import RunFolder
 from sphereface_jax.training.terminal import progress_bar, say, warn
 
@@ -47,14 +47,33 @@ class Stopwatch:
 
 
 class Reporter:
-    """Writes what a run logs to its files and to the terminal; the main process alone does."""
+    """Writes what a run logs to its files and to the terminal; the main process alone does.
 
-    def __init__(self, run: RunFolder, console: Console, *, start: int, steps: int):
+    Args:
+      run: whose files.
+      console: the terminal.
+      start: the step that the run goes on from.
+      steps: its last one.
+      writers: where metrics go besides.
+    """
+
+    _LOGS = "the logs"
+
+    def __init__(
+        self,
+        run: RunFolder,
+        console: Console,
+        *,
+        start: int,
+        steps: int,
+        writers: Sequence[MetricWriter] = (),
+    ):
         self.run = run
         self.console = console
         self._metrics, self._validation = RecordLog(run.metrics), RecordLog(run.validation)
         self._tensorboard = EventLog(run.path / "tensorboard", purge_step=start + 1)
-        self._disk_takes = True
+        self._writers = writers
+        self._refusing: set[str] = set()
         self._progress = progress_bar(console, "steps")
         self._task = self._progress.add_task("training", total=steps, completed=start)
 
@@ -69,7 +88,7 @@ class Reporter:
         traceback: TracebackType | None,
     ) -> None:
         self._progress.stop()
-        with self._warning_once():
+        with self._warning_once(self._LOGS):
             self._metrics.flush()
             self._validation.flush()
         self._tensorboard.close()
@@ -115,20 +134,28 @@ class Reporter:
         }
         if not is_main():
             return
-        with self._warning_once():
+        with self._warning_once(self._LOGS):
             log.append(record)
-            self._tensorboard.append(record["step"], numbers)
+            self._tensorboard.write_scalars(record["step"], numbers)
+        for writer in self._writers:
+            with self._warning_once(type(writer).__name__):
+                writer.write_scalars(record["step"], numbers)
 
     @contextmanager
-    def _warning_once(self) -> Iterator[None]:
-        """Where the disk refuses a record, says so once until it takes one again."""
+    def _warning_once(self, log: str) -> Iterator[None]:
+        """Where a log refuses a record, says so once until it takes one again."""
         try:
             yield
-            self._disk_takes = True
+            self._refusing.discard(log)
         except OSError as error:
-            if self._disk_takes:
+            if log not in self._refusing:
+                reason = error.strerror or error
                 self.warn(
-                    f"{self.run.path}: the logs cannot be written ({error.strerror}); training "
-                    "goes on and metrics wait in memory. Free some space"
+                    f"{self.run.path}: {log} cannot be written ({reason}); training goes on"
+                    + (
+                        " and metrics wait in memory. Free some space"
+                        if log == self._LOGS
+                        else ", and metrics.jsonl has what it misses"
+                    )
                 )
-            self._disk_takes = False
+            self._refusing.add(log)
