@@ -37,9 +37,15 @@ def variants(options: Options) -> dict[str, TrainConfig]:
     if options.train is not None:
         new = dataclasses.replace(new, val=ValConfig(fraction=0.2, every=new.steps))
         data = dataclasses.replace(new.data, resize=True)
-        new = dataclasses.replace(new, data=data, batch_size=64, steps=2 * new.steps)
+        # Real faces are harder: batch normalisation and a λ that waits, or the network collapses.
         new = dataclasses.replace(
-            new, optimizer=dataclasses.replace(new.optimizer, learning_rate=0.05)
+            new,
+            data=data,
+            batch_size=128,
+            steps=2 * new.steps,
+            model=dataclasses.replace(new.model, name="sfnet10_bn", embedding_dim=128),
+            loss=LossConfig(margin=4, lambda_gamma=0.0014, lambda_power=7.9),
+            optimizer=dataclasses.replace(new.optimizer, learning_rate=0.06, warmup_steps=100),
         )
     narrow = tuple(max(4, width // 2) for width in new.model.channels)
     learnt, held_out = open_training_data(new)

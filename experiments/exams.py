@@ -1,4 +1,4 @@
-"""Examinations: pairs of people whom a network never saw; are they one or two?"""
+"""Examinations: pairs of unseen people; are they one or two?"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

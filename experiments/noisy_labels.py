@@ -338,7 +338,7 @@ def names_found(
 
 
 def planted(embeddings: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
-    """Errors of each kind, planted into the labels of vectors that never saw them."""
+    """Errors of each kind, planted into the labels of another network's vectors."""
     found = {"none": examine_flips(look(embeddings, truth), truth, truth)}
     for rate in (0.2, 0.4):
         labels = flipped(truth, rate, 0)

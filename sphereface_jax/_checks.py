@@ -138,7 +138,7 @@ def require_choice(argument: str, value: object, choices: Sequence[str]) -> None
       choices: the names.
 
     Raises:
-      ValueError: if it is none of them.
+      ValueError: if it is not one of them.
     """
     expected = f"one of {', '.join(repr(choice) for choice in choices)}"
     require(value in choices, argument, expected, repr(value))
@@ -175,7 +175,7 @@ def require_angles(**values: Any) -> None:
       **values: the angles by their names.
 
     Raises:
-      ValueError: if one is no number, negative, NaN or above π.
+      ValueError: if one is not a number, is negative, NaN or above π.
     """
     require_numbers(**values)
     for name, value in values.items():

@@ -42,7 +42,7 @@ _ADVICE = {
 
 @app.command
 def quickstart(out: Path = Path("runs/quickstart"), *, seed: int = 0) -> None:
-    """Train a small SphereNet on synthetic faces and score it on people it never saw.
+    """Train a small SphereNet on synthetic faces and score it on unseen people.
 
     Args:
       out: folder of the run, with evaluation.json and the pictures.

@@ -128,7 +128,7 @@ class FaceEmbedder:
         Raises:
           FileNotFoundError: there is no such folder.
           ValueError: an image cannot be read, has the wrong size, shows no face to align, or has an
-            embedding that is NaN or infinite; it is named. Or `flip` is none of its words.
+            embedding that is NaN or infinite; it is named. Or `flip` is not one of its words.
         """
         require_choice("flip", flip, get_args(Flip))
         source = GivenImages(images)
@@ -215,7 +215,7 @@ class GivenImages:
 
     Raises:
       FileNotFoundError: there is no such folder.
-      ValueError: there are none.
+      ValueError: no image was given.
     """
 
     def __init__(self, images: Image | Sequence[Image]):

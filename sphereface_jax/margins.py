@@ -1,7 +1,7 @@
 """Margins: one small pure function each, from a cosine to what stands in its place.
 
 A margin is `target(cosine_y, norms, **hyperparameters)`, where `cosine_y` [B] are the cosines
-between the embeddings and their own classes' prototypes and `norms` [B] the embeddings' lengths. A
+between the embeddings and their targets' prototypes and `norms` [B] the embeddings' lengths. A
 few also change the other classes' cosines: `negatives(cosine, cosine_y, **hyperparameters)`,
 elementwise in `cosine` [B, C], with `cosine_y` [B, 1] to broadcast. Hyper-parameters are
 keyword-only scalars, or arrays that broadcast against the cosines: [B] for a target, [B, 1] for

@@ -97,7 +97,7 @@ def test_mcnemar_against_another_file(tmp_path: Path, capsys: pytest.CaptureFixt
     assert against["accuracy_10_fold"] == pytest.approx(10 / 12)
     assert (against["only_first"], against["only_second"], against["p_value"]) == (2, 0, 0.5)
     said = capsys.readouterr().out
-    assert f"{ours} (here) against {theirs} (there)" in said
+    assert f"{ours} (A) against {theirs} (B)" in said
     del good["P3_1"]
     lacking = store(tmp_path / "lacking.npz", angles(**good))
     said = refused(capsys, "evaluate", *flags, "--against", lacking, "--allow-missing")

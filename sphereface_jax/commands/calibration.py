@@ -119,7 +119,8 @@ def compare_faces(
       second: another.
       align: detect and align each face first.
       console: where to print.
-      gallery_size: say how often a stranger would score as high with anybody of so many people.
+      gallery_size: say how often a person outside a gallery of N would score as high with
+        somebody in it.
       min_length: refuse to decide where an embedding is shorter, as those of bad pictures are.
 
     Raises:

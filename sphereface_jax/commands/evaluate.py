@@ -26,7 +26,7 @@ from sphereface_jax.evaluation.calibration import TooFewPairsError
 from sphereface_jax.evaluation.geometry_measures import GeometryResult, prototype_spread
 from sphereface_jax.evaluation.statistics import McNemarResult, mcnemar, verification_intervals
 from sphereface_jax.evaluation.verification import VerificationResult
-from sphereface_jax.reports.tables import print_results, print_rivals
+from sphereface_jax.reports.tables import print_baselines, print_results
 from sphereface_jax.tasks.people import PeopleTask
 from sphereface_jax.tasks.task import Matched, Result, Task
 from sphereface_jax.training.run_folder import write_json
@@ -42,7 +42,7 @@ class Scored:
     matched: Matched
     results: dict[str, Result]
     intervals: dict[str, dict[str, tuple[float, float]]] = dataclasses.field(default_factory=dict)
-    rivals: dict[str, tuple[VerificationResult, McNemarResult]] = dataclasses.field(
+    baselines: dict[str, tuple[VerificationResult, McNemarResult]] = dataclasses.field(
         default_factory=dict
     )
     measured: Measured | None = None
@@ -77,7 +77,9 @@ def evaluate(options: EvaluateOptions, *, console: Console) -> None:
         source = stored or _open_run(options, console)
         for task, _ in chosen:
             say_found(console, task)
-        rival = None if options.against is None else _open_rival(options.against, options, console)
+        baseline = (
+            None if options.against is None else _open_baseline(options.against, options, console)
+        )
         tasks = [task for task, _ in chosen]
         scored = [
             Scored(task, vectors, matched, _score(task, matched, names))
@@ -88,10 +90,10 @@ def evaluate(options: EvaluateOptions, *, console: Console) -> None:
     _add_intervals(scored)
     if isinstance(source, RunVectors) and source.run.num_classes:
         _add_prototypes(scored, source)
-    if rival is not None:
-        _add_rivals(scored, source, rival, options.allow_missing)
+    if baseline is not None:
+        _add_baselines(scored, source, baseline, options.allow_missing)
     _add_evidence(scored, source, options)
-    numbers = {**to_json(scored, source, rival), "align": options.align}
+    numbers = {**to_json(scored, source, baseline), "align": options.align}
     if options.json is not None:
         write_json(options.json, numbers)
     # All is kept before any of it is shown: what a terminal cannot take costs no work.
@@ -99,7 +101,7 @@ def evaluate(options: EvaluateOptions, *, console: Console) -> None:
     if isinstance(source, RunVectors):
         lines = _calibrate(scored, source, options)
         _keep(scored, source, numbers)
-    _print(scored, source, rival, console)
+    _print(scored, source, baseline, console)
     for each in scored:
         if each.measured is not None:
             say_measured(each.measured, console)
@@ -128,7 +130,7 @@ def _open_run(options: EvaluateOptions, console: Console) -> VectorSource:
     return RunVectors(options.run, console, align=options.align)
 
 
-def _open_rival(path: Path, options: EvaluateOptions, console: Console) -> VectorSource:
+def _open_baseline(path: Path, options: EvaluateOptions, console: Console) -> VectorSource:
     if not path.exists():
         raise FileNotFoundError(f"{path}: expected a run's folder or an .npz file, found none")
     return RunVectors(path, console, align=options.align) if path.is_dir() else StoredVectors(path)
@@ -194,24 +196,24 @@ def _add_prototypes(scored: Sequence[Scored], source: RunVectors) -> None:
                 each.results[name] = dataclasses.replace(result, prototypes=spread)
 
 
-def _add_rivals(
-    scored: Sequence[Scored], source: VectorSource, rival: VectorSource, allow_missing: bool
+def _add_baselines(
+    scored: Sequence[Scored], source: VectorSource, baseline: VectorSource, allow_missing: bool
 ) -> None:
     deciding = [each for each in scored if each.verified]
-    theirs = match_tasks(rival, [each.task for each in deciding], allow_missing)
+    theirs = match_tasks(baseline, [each.task for each in deciding], allow_missing)
     for each, (_, other) in zip(deciding, theirs, strict=True):
         assert each.matched.tested is not None
         assert other.tested is not None
         if not np.array_equal(each.matched.tested.kept, other.tested.kept):
             raise ValueError(
                 f"--against: expected the same pairs of {each.task.title} on both sides, but "
-                f"{source.name} and {rival.name} lack different images"
+                f"{source.name} and {baseline.name} lack different images"
             )
         for name, result in each.verified.items():
             their_result = other.scorers[name]()
             assert isinstance(their_result, VerificationResult)
             test = mcnemar(result.is_correct, their_result.is_correct)
-            each.rivals[name] = their_result, test
+            each.baselines[name] = their_result, test
 
 
 def _calibrate(scored: Sequence[Scored], source: RunVectors, options: EvaluateOptions) -> list[str]:
@@ -290,7 +292,7 @@ def _keep_evidence(scored: Sequence[Scored], source: RunVectors) -> None:
 
 
 def to_json(
-    scored: Sequence[Scored], source: VectorSource, rival: VectorSource | None = None
+    scored: Sequence[Scored], source: VectorSource, baseline: VectorSource | None = None
 ) -> dict[str, Any]:
     """Returns the JSON of an evaluation: {"protocols": {name: numbers}}, rates as fractions."""
     protocols, evidence = {}, {}
@@ -310,10 +312,10 @@ def to_json(
             }
             if name in each.intervals:
                 entry["intervals_95"] = each.intervals[name]
-            if rival is not None and name in each.rivals:
-                theirs, test = each.rivals[name]
+            if baseline is not None and name in each.baselines:
+                theirs, test = each.baselines[name]
                 entry["against"] = {
-                    "vectors": rival.name,
+                    "vectors": baseline.name,
                     "accuracy_10_fold": theirs.accuracy_10_fold,
                     **test.to_json(),
                 }
@@ -322,7 +324,7 @@ def to_json(
 
 
 def _print(
-    scored: Sequence[Scored], source: VectorSource, rival: VectorSource | None, console: Console
+    scored: Sequence[Scored], source: VectorSource, baseline: VectorSource | None, console: Console
 ) -> None:
     for each in scored:
         for unit, (kept, listed) in each.matched.used.items():
@@ -348,9 +350,9 @@ def _print(
     print_results(
         prefixed("results"), console, title="; ".join(sizes), intervals=prefixed("intervals")
     )
-    if rival is not None:
-        title = f"{source.name} (here) against {rival.name} (there)"
-        print_rivals(prefixed("rivals"), console, title=title)
+    if baseline is not None:
+        title = f"{source.name} (A) against {baseline.name} (B)"
+        print_baselines(prefixed("baselines"), console, title=title)
 
 
 @contextmanager

@@ -151,7 +151,7 @@ def store_likelihood(run: Path, evidence: LikelihoodEvidence) -> None:
 
 
 def read_likelihood(run: Path) -> LikelihoodEvidence | None:
-    """Reads the evidence that is stored with a run, or None where there is none.
+    """Reads the evidence that is stored with a run, or None.
 
     Raises:
       ValueError: the file is damaged.

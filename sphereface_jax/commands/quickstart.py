@@ -1,7 +1,7 @@
 """A few minutes on a CPU: learn a hypersphere of synthetic faces, and test it on strangers.
 
 A small SphereNet-4 learns with A-Softmax to tell 1,000 synthetic people apart, then is asked of
-pairs of people whom it never saw whether they are one. Two baselines take the same test: the
+pairs of unseen people whether they are one. Two baselines take the same test: the
 cosine of raw pixels, and the network before training.
 """
 
@@ -97,7 +97,7 @@ def quickstart(out: Path, *, seed: int, console: Console) -> None:
     scores = read_json(evaluation)
     say(
         console,
-        f"\nOn {scores['pairs']:,} pairs of {STRANGERS} people it never saw, ten-fold accuracy:\n"
+        f"\nOn {scores['pairs']:,} pairs of {STRANGERS} unseen people, ten-fold accuracy:\n"
         f"  raw pixels          {_percent(scores['baselines']['raw_pixels'])}\n"
         f"  untrained network   {_percent(scores['baselines']['untrained'])}\n"
         f"  trained network     {_percent(scores['protocols']['lfw_authors'])}\n",

@@ -82,7 +82,7 @@ class FaceAligner:
 def face_aligner(
     image_size: tuple[int, int] = (112, 112), landmarks: Path | None = None
 ) -> FaceAligner:
-    """Returns an aligner by a landmark file, or by MTCNN where there is none.
+    """Returns an aligner by a landmark file, or by MTCNN without one.
 
     Args:
       image_size: (112, 112) or (112, 96).

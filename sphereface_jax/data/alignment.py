@@ -49,7 +49,7 @@ class FaceDetector(Protocol):
     """Anything that finds faces and their five points; safe to call from many threads."""
 
     def detect(self, image: np.ndarray) -> Sequence[Detection]:
-        """The faces in a uint8 [H, W, 3] RGB image, in any order; empty if there is none."""
+        """The faces in a uint8 [H, W, 3] RGB image, in any order; empty if there is no face."""
         ...
 
 
@@ -160,7 +160,7 @@ def choose_face(faces: Sequence[Detection], shape: tuple[int, int]) -> Detection
       shape: height and width of the image.
 
     Raises:
-      NoFace: there is none.
+      NoFace: no face was found.
     """
     if not faces:
         raise NoFace("no face found")

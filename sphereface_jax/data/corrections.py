@@ -64,7 +64,7 @@ def read_corrections(path: Path) -> list[Correction]:
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: a line that is none; it is named.
+      ValueError: a malformed line; it is named.
     """
     lines = read_lines(path, "a list of corrections; `sphereface clean` writes one")
     table = csv.reader(lines)

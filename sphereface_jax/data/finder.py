@@ -46,7 +46,7 @@ def why_no_image(name: str, read_start: Callable[[int], bytes]) -> str | None:
 
     Args:
       name: the file's name or path.
-      read_start: returns so many of its first bytes; called only where the suffix is unknown.
+      read_start: returns its first N bytes; called only where the suffix is unknown.
     """
     if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:
         return None
@@ -71,12 +71,12 @@ def walk_images(directory: str | os.PathLike[str], *, depth: int | None = None) 
       PermissionError: a folder below it may not be read.
     """
     root = existing_folder(directory, "a folder of images")
-    walk = _Walk(str(root), depth)
+    search = _Search(str(root), depth)
     return FoundImages(
         root,
-        sorted(walk.images, key=lambda path: path.split(os.sep)),
-        sorted(walk.folders),
-        sorted(walk.passed_over, key=lambda each: each.path.split(os.sep)),
+        sorted(search.images, key=lambda path: path.split(os.sep)),
+        sorted(search.folders),
+        sorted(search.passed_over, key=lambda each: each.path.split(os.sep)),
     )
 
 
@@ -97,8 +97,8 @@ def find_images_below(directory: str | os.PathLike[str]) -> FoundImages:
     return found
 
 
-class _Walk:
-    """One walk: every folder that it reads, by its identity on the disk, under one name."""
+class _Search:
+    """One search: every folder that it reads, by its identity on the disk, under one name."""
 
     def __init__(self, root: str, depth: int | None):
         self._root, self._depth = root, depth

@@ -31,7 +31,7 @@ class ListSource:
 
     Raises:
       FileNotFoundError: no such list, or the first image is not under `root`.
-      ValueError: a line that is none of the forms, a path outside `root`, or an empty list; names
+      ValueError: a line of another form, a path outside `root`, or an empty list; names
         the line.
     """
 
@@ -134,6 +134,6 @@ def _parse(line: str, where: str) -> tuple[str, int]:
 
 
 def _label(field: str) -> int | None:
-    """A label, which a program that holds numbers as floats writes as `3.0`; None if it is none."""
+    """A label, perhaps written as `3.0` by a program that holds numbers as floats, or None."""
     whole = re.sub(r"\.0*$", "", field.strip())
     return int(whole) if is_whole(whole) else None

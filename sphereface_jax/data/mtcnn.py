@@ -121,11 +121,11 @@ def load_weights(name: str) -> list[np.ndarray]:
 
 
 def suppress(boxes: np.ndarray, overlap: float, *, by_smaller: bool = False) -> np.ndarray:
-    """Indices of the boxes that overlap no surer one by more than a share of their union.
+    """Indices of the boxes that overlap no surer one by more than a fraction of their union.
 
     Args:
       boxes: float [N, 5]: left, top, right, bottom, score.
-      overlap: the share that is too much.
+      overlap: the fraction that is too much.
       by_smaller: measure it on the smaller of the two boxes instead of their union.
 
     Returns:
@@ -171,7 +171,7 @@ def _run_onet(weights: list[np.ndarray], x: np.ndarray) -> tuple[np.ndarray, ...
 def _in_chunks(
     network: Any, weights: list[np.ndarray], crops: np.ndarray, widths: tuple[int, ...]
 ) -> list[np.ndarray]:
-    """Runs a network over many crops; `widths` are of its outputs, for when there are none."""
+    """Runs a network over many crops; `widths` are of its outputs, for when there are no crops."""
     if not len(crops):
         return [np.empty((0, width) if width else 0, np.float32) for width in widths]
     parts = [network(weights, crops[i : i + _CHUNK]) for i in range(0, len(crops), _CHUNK)]

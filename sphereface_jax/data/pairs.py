@@ -50,7 +50,7 @@ class NamedPairs:
 
 
 def read_pairs(path: str | os.PathLike[str]) -> NamedPairs:
-    """Reads a pairs file in LFW's format; fields parted by tabs, or by other white space.
+    """Reads a pairs file in LFW's format; fields separated by tabs, or by other white space.
 
     Raises:
       FileNotFoundError: no such file.

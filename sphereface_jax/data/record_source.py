@@ -42,7 +42,7 @@ class RecordSource:
 
     Raises:
       FileNotFoundError: no such file.
-      ValueError: a damaged file, a label that is no whole number from 0, or one beyond the class
+      ValueError: a damaged file, a label that is not a whole number from 0, or one beyond the class
         count of the `property` file.
     """
 

@@ -168,7 +168,7 @@ def split_identities(source: FaceSource, fraction: float, seed: int) -> tuple[Su
 
     Args:
       source: any face source.
-      fraction: the share of the identities to hold out, in (0, 1); rounded, and at least two.
+      fraction: the fraction of the identities to hold out, in (0, 1); rounded, and at least two.
       seed: which identities.
 
     Returns:

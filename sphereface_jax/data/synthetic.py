@@ -1,8 +1,8 @@
 """Synthetic faces as a data source: as many people as wanted, drawn on demand, no files.
 
 The renderer itself is `face_renderer.render_face`. A source is a window onto its endless world: a
-range of identities and so many views of each. Two sources with disjoint ranges share nobody, which
-is how a network is tested on people it never saw.
+range of identities and a number of views of each. Two sources with disjoint ranges share nobody,
+which is how a network is tested on unseen people.
 """
 
 import dataclasses

@@ -55,7 +55,7 @@ def read_lines(path: str | os.PathLike[str], what: str) -> list[str]:
 
 
 def is_whole(field: str, digits: int = 9) -> bool:
-    """Whether a field is a whole number from 0, of at most so many plain digits."""
+    """Whether a field is a whole number from 0, of at most `digits` plain digits."""
     return field.isascii() and field.isdigit() and len(field) <= digits
 
 

@@ -21,8 +21,8 @@ class OperatingPoint:
 
     Attributes:
       threshold: a cosine.
-      false_accept_rate: share of the different pairs above the threshold.
-      false_reject_rate: share of the same pairs at or below it.
+      false_accept_rate: fraction of the different pairs above the threshold.
+      false_reject_rate: fraction of the same pairs at or below it.
       num_same: same pairs that it was measured on.
       num_different: different pairs that it was measured on.
     """

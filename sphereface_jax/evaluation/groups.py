@@ -2,7 +2,7 @@
 
 A pair belongs to a group if both of its people do; pairs of two groups are counted as "across".
 The group with the highest rate is always there, by chance alone. It is named only where the
-difference from all other groups together is beyond chance at a chosen error rate, shared out over
+difference from all other groups together is beyond chance at a chosen error rate, divided over
 all comparisons made (Bonferroni), with pairs that share a person counted as what they are worth.
 """
 
@@ -49,7 +49,7 @@ class GroupReport:
       threshold: the cosine above which pairs are called the same.
       groups: errors by group, `ACROSS` last.
       worst: by "false_accepts" and "false_rejects", the group that is worse than the others
-        beyond chance, the worst of them where several are; absent where there is none.
+        beyond chance, the worst of them where several are; absent where there is no such group.
       p_values: by error, the p-value of each group against the others together.
       threshold_for_worst: the threshold at which the worst group by false accepts has no more of
         them than all pairs together have now; None where no group is named or its pairs are too

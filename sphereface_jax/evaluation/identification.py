@@ -3,8 +3,8 @@
 A probe is compared with every image of the gallery and with distractors, images of people who are
 nobody's mate. Its rank is one more than the number of impostors, images of other people, that
 score as high as its own mate. In an open set some probes have no mate, and the system must refuse
-them: its detection and identification rate (DIR) is the share of mated probes that come first and
-pass a threshold, which few of the unmated ones may pass.
+them: its detection and identification rate (DIR) is the fraction of mated probes that come first
+and pass a threshold, which few of the unmated ones may pass.
 
 Ties count against the system: scores closer than `TIE`, which is what float32 rounds away, are
 equal, and an impostor that equals the mate comes before it. A collapsed network so scores 0.
@@ -37,7 +37,7 @@ class IdentificationResult:
     """What an identification protocol measured; rates are fractions.
 
     Attributes:
-      rank_k: the share of searches whose mate is among the first k, by str(k).
+      rank_k: the fraction of searches whose mate is among the first k, by str(k).
       cmc: [R] the same for every k from 1 to R, the cumulative match characteristic.
       tar_at_far: over all single comparisons, the TAR at each FAR, by the FAR's name; None where
         the comparisons are too few to show that FAR.
@@ -47,7 +47,7 @@ class IdentificationResult:
       num_unmated: the probes without a mate.
       num_gallery: images in the gallery.
       num_distractors: distractors beside them.
-      num_impostor_scores: comparisons that FAR is a share of.
+      num_impostor_scores: comparisons that FAR is a fraction of.
       ranks: each search's rank, R + 1 where it is beyond R; not in the JSON.
     """
 
@@ -319,7 +319,7 @@ def _tail_size(num_scores: int, fars: tuple[float, ...]) -> int:
 def _rates(
     genuine: NDArray[np.float64], impostors: NDArray, num_impostors: int, fars: Iterable[float]
 ) -> dict[str, float | None]:
-    """The share of `genuine` above the highest impostor that each FAR cannot let pass.
+    """The fraction of `genuine` above the highest impostor that each FAR cannot let pass.
 
     Args:
       genuine: [S].

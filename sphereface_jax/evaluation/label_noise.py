@@ -2,10 +2,10 @@
 
 A set says itself what its errors would look like. Each image is tried under a name drawn at random,
 and the cosines that this gives are compared with those that the set shows under its own names: the
-share of wrong labels is read off where only wrong ones lie (Storey, 2002), and the probability that
-a label is wrong is that share times the ratio of the two densities, which is fitted as a monotone
-function (the local false discovery rate of Efron et al., 2001). So nothing is tuned by hand, and a
-clean set is left alone.
+fraction of wrong labels is read off where only wrong ones lie (Storey, 2002), and the probability
+that a label is wrong is that fraction times the ratio of the two densities, which is fitted as a
+monotone function (the local false discovery rate of Efron et al., 2001). So nothing is tuned by
+hand, and a clean set is left alone.
 
 An identity is judged by its core, not by the mean of all its images or by a prototype, which wrong
 labels pull towards them: average linkage clusters its images, cut half way between the cosines of
@@ -82,7 +82,7 @@ class LabelNoise:
       other_cosine: float64 [N], with its core.
       same: mean cosine between two images of one person.
       different: between those of two.
-      wrong: estimated share of labels that are wrong.
+      wrong: estimated fraction of labels that are wrong.
       gap: an image whose own cosine minus other cosine is below this is moved or dropped.
       lowest: one that stays is dropped if its own cosine is below this.
     """
@@ -436,7 +436,7 @@ def wrong_posterior(
 ) -> tuple[NDArray[np.float64], float]:
     """The probability that each observed value is of the planted kind, which tend to be low.
 
-    With f the density of the observed values, f₀ of the planted ones and ε the share of the
+    With f the density of the observed values, f₀ of the planted ones and ε the fraction of the
     observed that are of their kind, it is ε f₀ / f. Both densities are smoothed by a Gaussian of
     Silverman's width, and the ratio is made non-increasing. Half of the planted values lie below
     their median, so ε is twice the observed share there; one more than were seen is counted, for
@@ -605,7 +605,7 @@ def _decide(
     judged: NDArray[np.bool_],
     confidence: float,
 ) -> tuple[NDArray[np.bool_], NDArray[np.float64], float, float]:
-    """(which are wrong, how probable that is, the bar that they are below, the share of them)."""
+    """(which are wrong, how probable that is, the bar that they are below, their fraction)."""
     belief = np.zeros(len(values))
     if not judged.any():
         return np.zeros(len(values), bool), belief, -np.inf, 0.0

@@ -26,8 +26,8 @@ class RejectCurve:
       rejected: [F] fraction of the pictures refused.
       min_quality: [F] the lowest quality kept.
       pairs_kept: [F] pairs with both pictures kept.
-      false_reject_rate: [F] over the same pairs kept; None where there are none.
-      false_accept_rate: [F] over the different pairs kept; None where there are none.
+      false_reject_rate: [F] over the same pairs kept; None where no pair is kept.
+      false_accept_rate: [F] over the different pairs kept; None where no pair is kept.
     """
 
     threshold: float

@@ -1,7 +1,7 @@
 """The receiver operating characteristic: what every threshold would accept.
 
-A pair is accepted when its score is at or above the threshold. TAR is the share of same pairs
-accepted, FAR the share of different pairs accepted, FRR = 1 - TAR. Pairs of equal score are
+A pair is accepted when its score is at or above the threshold. TAR is the fraction of same pairs
+accepted, FAR the fraction of different pairs accepted, FRR = 1 - TAR. Pairs of equal score are
 accepted together, so a curve has one point for each distinct score and a tie is never split.
 
 N different pairs show no FAR below 1 / N: that none of them is accepted says "fewer than 1 in N".

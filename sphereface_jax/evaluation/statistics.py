@@ -39,7 +39,7 @@ def bootstrap_interval(
         (no same pair drawn, say); such draws are left out.
       left_identities: [P] integers or strings, the person on the left of each pair.
       right_identities: [P], the person on the right.
-      confidence: the share of draws inside the interval, in (0, 1).
+      confidence: the fraction of draws inside the interval, in (0, 1).
       num_draws: how many draws.
       seed: of the draws; equal seeds give equal intervals.
 
@@ -90,7 +90,7 @@ def verification_intervals(
       results: of verification protocols, by name.
       pairs: the list they were measured on.
       identities: [N] the person on each row of the embeddings.
-      confidence: the share of draws inside an interval.
+      confidence: the fraction of draws inside an interval.
       num_draws: how many draws.
       seed: of the draws.
 
@@ -179,7 +179,7 @@ class _WeightedAuc:
     """The area under the ROC of weighted pairs, NaN where a kind has no weight.
 
     P(same > different) + P(same = different) / 2 is the mean, over the different pairs, of the
-    share of the same pairs above them; the pairs are sorted once, whatever the weights.
+    fraction of the same pairs above them; the pairs are sorted once, whatever the weights.
     """
 
     def __init__(self, scores: NDArray, is_same: NDArray[np.bool_]) -> None:

@@ -95,8 +95,8 @@ class TemplateIdentificationResult:
     """What 1:N search among templates measured; rates are fractions.
 
     Attributes:
-      rank_k: the share of searches whose mate is among the first k, by str(k).
-      dir_at_far: the share of mated probes found at each rate of false alarms, by its name; None
+      rank_k: the fraction of searches whose mate is among the first k, by str(k).
+      dir_at_far: the fraction of mated probes found at each rate of false alarms, by its name; None
         where the probes are too few to show that rate.
       num_probes: probe templates.
       num_searches: searches that have a mate, over all galleries.

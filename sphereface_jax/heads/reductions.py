@@ -85,9 +85,9 @@ class Nearest(NamedTuple):
     """How an example lies among the prototypes, without any margin.
 
     Attributes:
-      cosine: cosine with the prototype of its own class [B].
-      other_class: the nearest other class [B]; −1 where there is none.
-      other_cosine: the cosine with that class's prototype [B]; −∞ where there is none.
+      cosine: cosine with the prototype of its target class [B].
+      other_class: the nearest other class [B]; −1 where C = 1.
+      other_cosine: the cosine with that class's prototype [B]; −∞ where C = 1.
     """
 
     cosine: Array

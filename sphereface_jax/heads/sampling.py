@@ -1,4 +1,4 @@
-"""PartialFC: a batch is compared with its own classes and a random fraction of the others.
+"""PartialFC: a batch is compared with its labels' classes and a random fraction of the others.
 
 Every shard of the classes draws for itself, as many as every other, so that no shape depends on
 what is drawn. What is drawn stays in the order of the classes; so rows that are not classes, which
@@ -44,9 +44,9 @@ class Sampler:
     Attributes:
       rows: of the prototypes, a multiple of the shards.
       num_classes: rows from here on are no classes.
-      rate: fraction of the classes that is drawn; at least room for the batch's own classes.
+      rate: fraction of the classes that is drawn; at least room for the batch's classes.
       batch_size: B.
-      mesh: whose axis "model" the rows are cut along; None: they are all on every device.
+      mesh: whose axis "model" the rows are sharded over; None: they are all on every device.
 
     Raises:
       ValueError: if the rate is not in (0, 1].

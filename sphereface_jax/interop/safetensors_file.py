@@ -65,7 +65,7 @@ def _tensor(name: str, entry: Any, data: memoryview) -> np.ndarray:
     dtype = np.dtype(TYPES[entry["dtype"]])
     shape, (start, end) = entry["shape"], entry["data_offsets"]
     if not all(isinstance(number, int) and number >= 0 for number in (*shape, start, end)):
-        raise ValueError(f"{name} has a shape or place that is none")
+        raise ValueError(f"{name}: invalid shape or data_offsets")
     if end - start != math.prod(shape) * dtype.itemsize:
         raise ValueError(f"{name} does not fill its place")
     if end > len(data):

@@ -54,7 +54,7 @@ class _Tensor:
         if not isinstance(storage, _Storage) or not all(
             isinstance(number, int) and number >= 0 for number in numbers
         ):
-            raise ValueError("a tensor that is none")
+            raise ValueError("a malformed tensor record")
         if len(shape) != len(strides):
             raise ValueError("a tensor whose shape and strides do not match")
         self.storage, self.offset = storage, offset

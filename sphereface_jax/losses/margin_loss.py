@@ -62,7 +62,7 @@ def margin_loss(
 ) -> Array:
     """Loss of any margin: cosines, the margin, a scale, a reduction over the classes.
 
-    With c_j the cosine between an embedding x and the prototype of class j, and y its own class,
+    With c_j the cosine between an embedding x and the prototype of class j, and y its target class,
     f_y = s · target(c_y, ‖x‖) + b and f_j = s · negatives(c_j, c_y) + b; the softmax loss is
     log(1 + Σ_j exp(f_j − f_y)), the binary one softplus(−f_y) + Σ_j softplus(f_j).
 
@@ -196,7 +196,7 @@ def target_cosine(
     num_classes: int | None = None,
     mesh: AnyMesh | None = None,
 ) -> Array:
-    """Cosine of each embedding with the prototype of its own class.
+    """Cosine of each embedding with the prototype of its target class.
 
     What a loss whose margin follows the batch starts from. On a mesh no prototype moves: one sum of
     [B] travels over "model".
@@ -228,7 +228,7 @@ def target_cosine(
         prototypes,
         labels,
         num_classes=num_classes,
-        class_block=max(len(prototypes), 1),  # the blockwise head looks at the own class alone
+        class_block=max(len(prototypes), 1),  # the blockwise head looks at the target class alone
         mesh=mesh,
     )
 

@@ -1,6 +1,6 @@
 """SphereFace and its revisions: margins that multiply the angle.
 
-SphereFace asks cos(mθ_y) > cos(θ_j) of the angle θ_y to the own class, through the monotone ψ.
+SphereFace asks cos(mθ_y) > cos(θ_j) of the angle θ_y to the target class, through the monotone ψ.
 SphereFace-R frees m from being an integer, SphereFace+ spreads the prototypes, and SphereFace2
 takes one binary decision per class.
 """

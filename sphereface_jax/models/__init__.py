@@ -1,6 +1,6 @@
 """Backbones: networks from images [B, H, W, 3] to embeddings [B, embedding_dim].
 
-Trained weights (batch statistics are none) and multiply-accumulates an image, at the size of the
+Trained weights (batch statistics are not) and multiply-accumulates an image, at the size of the
 source: 112×96 for the first six, 112×112 for the others.
 
     name                 weights      MACs    source

@@ -158,7 +158,7 @@ def convolution(
     dtype: jnp.dtype,
     rngs: nnx.Rngs,
 ) -> nnx.Conv:
-    """A convolution padded as in Caffe and PyTorch: by so many pixels on every side."""
+    """A convolution padded as in Caffe and PyTorch: by `padding` pixels on every side."""
     size = (kernel, kernel) if isinstance(kernel, int) else kernel
     return nnx.Conv(
         in_channels,
@@ -176,7 +176,7 @@ def convolution(
 
 
 def halved(image_size: tuple[int, int], times: int) -> tuple[int, int]:
-    """Height and width after so many layers of stride 2."""
+    """Height and width after `times` layers of stride 2."""
     height, width = image_size
     for _ in range(times):
         height, width = -(-height // 2), -(-width // 2)

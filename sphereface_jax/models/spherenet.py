@@ -105,12 +105,12 @@ class SphereNet(nnx.Module):
       image_size: height and width in pixels, (112, 96) in the paper.
       channels: of the four stages; smaller ones make a smaller network for tests and tutorials.
       residual_bias: trained biases in the residual convolutions too, as in clcarwin's sphere20a.
-        The authors give them the constant 0 and no learning rate: there are none.
+        The authors give them the constant 0 and no learning rate: they are left out.
       dtype: of the computation; parameters are float32 and embeddings come back as float32.
       rngs: the keys of the initialisers.
 
     Raises:
-      ValueError: the depth is none of those of the paper.
+      ValueError: the depth is not one of the paper's.
 
     Example:
       >>> import jax.numpy as jnp

@@ -41,7 +41,7 @@ def ask_compiler(
     """Compiles a step in a process of its own and returns what `compiled.describe_step` says.
 
     Raises:
-      ValueError: the step is none that can be trained on the target.
+      ValueError: the step cannot be trained on the target.
       RuntimeError: the compiler failed.
       TimeoutError: it took longer than `timeout` seconds.
     """
@@ -109,7 +109,7 @@ class Compilers:
     Args:
       num_classes: identities.
       target: what to compile for.
-      seconds: give up after so many.
+      seconds: give up after this many.
       cache: a file of JSON that keeps the answers; None: none.
       report: is given a line for each answer.
     """

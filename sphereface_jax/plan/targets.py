@@ -174,7 +174,7 @@ def find_target(name: str) -> Target:
     """Returns the target of a name.
 
     Raises:
-      ValueError: there is none.
+      ValueError: no target has this name.
 
     Example:
       >>> find_target("v5e-256").topology

@@ -240,7 +240,7 @@ def people_evidence(
 
     Returns:
       The evidence, or None where there are not two people with two images each, or where an
-      embedding is zero or no number and so has no direction.
+      embedding is zero, NaN or infinite and so has no direction.
     """
     if not (np.isfinite(embeddings).all() and embeddings.any(axis=1).all()):
         return None

@@ -116,7 +116,7 @@ def plot_angle_distributions(
         )
     axes.set_title("Angles between the two embeddings of a pair")
     axes.set_xlabel("Angle (degrees)")
-    axes.set_ylabel("Share of the pairs")
+    axes.set_ylabel("Fraction of the pairs")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:.0%}"))
     axes.set_ylim(top=axes.get_ylim()[1] * 1.3)
     _legend(axes, "upper center")

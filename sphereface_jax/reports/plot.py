@@ -86,7 +86,7 @@ def vertical(x: float, top: float, name: str) -> go.Scatter:
 
 
 def histogram(values: ArrayLike, edges: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The share of the values in each bin."""
+    """The fraction of the values in each bin."""
     counts, _ = np.histogram(np.asarray(values), edges)
     return counts / max(counts.sum(), 1)
 

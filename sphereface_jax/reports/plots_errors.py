@@ -83,7 +83,7 @@ def _angles(run: RunRecord, title: str, *, alone: bool) -> Plot:
     figure = make_figure(
         traces,
         xaxis=axis("angle between the two embeddings", ticksuffix="°"),
-        yaxis=percent_axis("share of the pairs", rangemode="tozero"),
+        yaxis=percent_axis("fraction of the pairs", rangemode="tozero"),
     )
     return Plot(
         titled("" if alone else run.name, f"angles of the pairs of {title}"),
@@ -213,7 +213,7 @@ def _distinct(evidence: PairEvidence) -> list[str]:
 
 
 def _thin(curve: RocCurve) -> tuple[NDArray, NDArray]:
-    """A curve's best point at each FAR, and of these so many as a screen can tell apart."""
+    """A curve's best point at each FAR, and of these as many as a screen can tell apart."""
     last = (curve.far > 0) & (curve.far != np.append(curve.far[1:], np.inf))
     far, tar = curve.far[last], curve.tar[last]
     if len(far) <= _MOST_POINTS:

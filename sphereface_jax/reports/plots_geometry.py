@@ -32,7 +32,7 @@ class Projection:
     Attributes:
       points: [S, 3] unit vectors.
       prototypes: [K, 3] unit vectors, or [0, 3].
-      kept: share of the squared lengths about the mean that three dimensions hold; 1 where there
+      kept: fraction of the squared lengths about the mean that three dimensions hold; 1 where there
         are only three.
     """
 

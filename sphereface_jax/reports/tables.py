@@ -57,13 +57,16 @@ def print_results(
         console.print(line, highlight=False)
 
 
-def print_rivals(
-    rivals: Mapping[str, tuple[VerificationResult, McNemarResult]], console: Console, *, title: str
+def print_baselines(
+    baselines: Mapping[str, tuple[VerificationResult, McNemarResult]],
+    console: Console,
+    *,
+    title: str,
 ) -> None:
     """Prints how another run fares on the same pairs, and how likely chance alone is.
 
     Args:
-      rivals: by protocol, the other's result and McNemar's test, this run being its first.
+      baselines: by protocol, the other's result and McNemar's test, this run being its first.
       console: where to print.
       title: what is compared with what.
     """
@@ -71,13 +74,13 @@ def print_rivals(
         (
             name,
             {
-                "accuracy\nthere": _accuracy(result),
-                "right\nonly here": f"{test.only_first:,}",
-                "right\nonly there": f"{test.only_second:,}",
+                "accuracy\nof B": _accuracy(result),
+                "right\nonly by A": f"{test.only_first:,}",
+                "right\nonly by B": f"{test.only_second:,}",
                 "McNemar's\np": f"{test.p_value:.2g}",
             },
         )
-        for name, (result, test) in rivals.items()
+        for name, (result, test) in baselines.items()
     ]
     console.print(title, highlight=False, markup=False)
     _print_lines(lines, console)

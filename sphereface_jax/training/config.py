@@ -56,7 +56,7 @@ class DataConfig:
     mirror: float = setting(0.5, "fixed", PROBABILITY)
     """Probability of mirroring; the authors' one augmentation."""
     shift: int = setting(0, "fixed", NOT_NEGATIVE)
-    """Shift each image by up to so many pixels both ways."""
+    """Shift each image by up to N pixels both ways."""
     crop: float = setting(0.0, "fixed", PROBABILITY)
     """Probability of cutting a part out and scaling it up."""
     low_resolution: float = setting(0.0, "fixed", PROBABILITY)
@@ -104,7 +104,7 @@ class LossConfig:
     gradient: Literal["exact", "detached", "caffe"] = setting("exact", "fixed")
     """Of the margin: autodiff's, the plain cosine's, or that of the authors' Caffe layer."""
     class_block: int | None = setting(None, "free", COUNT)
-    """Look at so many classes at a time, 4096 say, where there is no memory for all logits."""
+    """Scan over blocks of N classes, 4096 say, where there is no memory for all logits."""
     sample_rate: float = setting(1.0, "fixed", Range(0, 1, open_low=True))
     """Compare with a random fraction of the other classes each step (PartialFC); 1: with all."""
     sampling: Literal["partial_fc", "partial_fc_v2"] = setting("partial_fc", "fixed")
@@ -157,7 +157,7 @@ class ValConfig:
     """Verification on identities that are held out of training."""
 
     fraction: float = setting(0.0, "fixed", BELOW_ONE)
-    """Share of the identities held out whole; choose hyper-parameters on these, never on LFW."""
+    """Fraction of the identities held out whole; choose hyper-parameters on these, never on LFW."""
     every: int = setting(1000, "free", COUNT)
     """Steps between two scores."""
     pairs: int = setting(3000, "free", COUNT)
@@ -194,7 +194,7 @@ class TrainConfig:
     batch_size: int = setting(256, "fixed", COUNT)
     """Images an update, over all devices."""
     accumulate: int = setting(1, "free", COUNT)
-    """Take each batch in so many parts, one after another, in the memory of one part (but on a CPU,
+    """Take each batch in N parts, one after another, in the memory of one part (but on a CPU,
     where all the parts are held)."""
     seed: int = setting(0, "fixed", Range(0, 2**32 - 1))
     """Of the weights, the order of examples, the augmentation and the held-out identities."""

@@ -38,7 +38,7 @@ class FineTuning:
             if not fnmatch.filter(names, pattern):
                 raise ValueError(
                     f"freeze: expected a pattern of the network's weights, such as "
-                    f"{', '.join(names[:3])}, got {pattern!r}, which is none of them"
+                    f"{', '.join(names[:3])}, got {pattern!r}, which matches none of them"
                 )
 
     def is_frozen(self, tree: Any) -> Any:

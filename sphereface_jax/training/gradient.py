@@ -108,9 +108,9 @@ def make_gradient(
 
 
 def accumulated(gradient: Gradient, parts: int, *, unroll: bool = False) -> Gradient:
-    """Returns the same gradient, gathered over so many equal parts of a batch.
+    """Returns the same gradient, accumulated over `parts` equal parts of a batch.
 
-    Part i holds the examples i, i + parts, i + 2 · parts, ...: every device has its share of each,
+    Part i holds the examples i, i + parts, i + 2 · parts, ...: every device has its part of each,
     and no image moves.
 
     Args:

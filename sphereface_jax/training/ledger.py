@@ -48,7 +48,7 @@ class Ledger:
         """Takes the metrics of a step just dispatched, and checks those of the step before.
 
         Raises:
-          NonFiniteLossError: the step before had a loss or gradient that is no number.
+          NonFiniteLossError: the step before had a loss or gradient that is NaN or infinite.
         """
         self.flush()
         self._pending = step, metrics
@@ -59,7 +59,7 @@ class Ledger:
         """Waits for the newest step and checks its metrics.
 
         Raises:
-          NonFiniteLossError: it had a loss or gradient that is no number.
+          NonFiniteLossError: it had a loss or gradient that is NaN or infinite.
         """
         if self._pending is None:
             return

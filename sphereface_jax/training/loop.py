@@ -253,7 +253,7 @@ def _score(
 def _naming_the_batch(
     run: Path, source: FaceSource, config: TrainConfig, saver: Saver
 ) -> Iterator[None]:
-    """Adds to a loss that is no number which images it was of, and what to do."""
+    """Adds to a NaN or infinite loss which images it was of, and what to do."""
     try:
         yield
     except NonFiniteLossError as error:

@@ -1,11 +1,11 @@
 """The mesh of devices, and where each part of the training state lives on it.
 
-Two axes, "data" and "model". The images are cut along both, so that every device embeds its share
-of the batch. The prototypes are cut along "model": the embeddings of the devices that share them
-are gathered for the head. What the optimiser keeps for them is cut along "data" too, where no
+Two axes, "data" and "model". The images are sharded over both, so that every device embeds its part
+of the batch. The prototypes are sharded over "model": the embeddings of the devices that share them
+are gathered for the head. What the optimiser keeps for them is sharded over "data" too, where no
 sample of them is drawn: each device updates its part of the rows. The gradient's sum is then a
 reduce-scatter and the updated rows are gathered, which together send what the sum alone would.
-Everything else is replicated, or the optimiser's part of it is cut along "data" (ZeRO-1:
+Everything else is replicated, or the optimiser's part of it is sharded over "data" (ZeRO-1:
 Rajbhandari et al., SC 2020, https://arxiv.org/abs/1910.02054).
 
 The mesh is the one place that says what a step is compiled for: the devices at hand, or those of a
@@ -99,10 +99,10 @@ def state_sharding(
     """Returns the sharding of each leaf of a (possibly abstract) training state.
 
     Args:
-      state: the state. Its prototypes are cut along "model", and what the optimiser keeps for each
-        of their rows along both axes.
+      state: the state. Its prototypes are sharded over "model", and what the optimiser keeps for
+        each of their rows over both axes.
       mesh: of `make_mesh`.
-      shard_optimizer: whether to cut what else the optimiser keeps, and the moving average of the
+      shard_optimizer: whether to shard what else the optimiser keeps, and the moving average of the
         weights, along "data": each leaf in its longest dimension that can be cut evenly.
       sampled: whether a step updates a sample of the prototypes: what the optimiser keeps for them
         lies where they do then.
@@ -125,7 +125,7 @@ def state_sharding(
 
 
 def _longest_cut(shape: tuple[int, ...], parts: int) -> PartitionSpec:
-    """Cuts the longest dimension that so many parts divide along "data"; none may be."""
+    """Shards the longest dimension that `parts` divides over "data", if there is one."""
     even = [axis for axis, length in enumerate(shape) if length % parts == 0]
     if not even:
         return PartitionSpec()

@@ -15,7 +15,7 @@ from sphereface_jax.training.terminal import progress_bar, say, warn
 
 
 class Stopwatch:
-    """Measures images a second and the share of time spent waiting for input, between logs."""
+    """Measures images a second and the fraction of time spent waiting for input, between logs."""
 
     def __init__(self) -> None:
         self._start_lap()

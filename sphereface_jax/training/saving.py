@@ -78,7 +78,7 @@ class Saver:
         return self._checkpoints.latest_step()
 
     def finish(self, step: int, state: TrainState, *, patience: float) -> None:
-        """Saves and waits until that is on disk, trying for so many seconds.
+        """Saves and waits until that is on disk, trying for `patience` seconds.
 
         Raises:
           OSError: the disk refused for all that time.

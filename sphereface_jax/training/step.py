@@ -48,7 +48,7 @@ def make_train_step(
     this very step, before its update: loss, accuracy without margin, mean angle to the target
     prototype in degrees, mean length of the embeddings, and the gradient's global norm. Where
     classes are sampled, they are those among the sample, which is drawn once for the batch. On a
-    mesh, every device embeds its share of the batch. The platform is that of the devices that the
+    mesh, every device embeds its part of the batch. The platform is that of the devices that the
     step is compiled for, of those at hand if left out.
 
     With `per_example` they also hold how each example lies, [B] each, before the update: its own

@@ -24,7 +24,7 @@ PEOPLE_PER_FOLD = 8
 class Validator:
     """Scores a state by the authors' protocol on pairs of held-out identities.
 
-    Ten folds, or fewer where there are not eight people for each. Every process embeds its share of
+    Ten folds, or fewer where there are not eight people for each. Every process embeds its part of
     the images, on one of its devices.
 
     Args:
