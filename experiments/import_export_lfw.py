@@ -68,6 +68,7 @@ def reimport(run: Path, work: Path, console: Console) -> Path:
         channels=config.model.channels,
         color_order=config.data.color_order,
         image_size=config.data.image_size,
+        pixel_mean=config.data.pixel_mean,
         pixel_divisor=config.data.pixel_divisor,
         license=config.data.license,
     )

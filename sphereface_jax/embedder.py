@@ -53,6 +53,7 @@ class FaceEmbedder:
             run.graph,
             run.params,
             run.model_state,
+            pixel_mean=run.config.data.pixel_mean,
             pixel_divisor=run.config.data.pixel_divisor,
         )
 

@@ -13,7 +13,7 @@ from sphereface_jax.compilation import compiler_options, run_arithmetic
 from sphereface_jax.data.images import UnreadableImage
 from sphereface_jax.data.pipeline import OnError, ordered_batches
 from sphereface_jax.data.sources import ImageSequence
-from sphereface_jax.data.transforms import FaceTransform, normalize_pixels
+from sphereface_jax.data.transforms import FaceTransform, PerChannel, normalize_pixels
 
 
 @functools.cache
@@ -21,7 +21,7 @@ def _compiled() -> Callable[..., jax.Array]:
     return jax.jit(
         _embed,
         static_argnums=0,
-        static_argnames=("pixel_divisor", "mirror"),
+        static_argnames=("pixel_mean", "pixel_divisor", "mirror"),
         compiler_options=compiler_options(),
     )
 
@@ -33,7 +33,8 @@ def embed(
     model_state: nnx.State,
     images: jax.Array,
     *,
-    pixel_divisor: float = 128.0,
+    pixel_mean: PerChannel = 127.5,
+    pixel_divisor: PerChannel = 128.0,
     mirror: bool = True,
 ) -> jax.Array:
     """Returns the embeddings of images and of their mirror images, float32 [B, 2, D].
@@ -45,11 +46,18 @@ def embed(
       params: its weights.
       model_state: its other variables.
       images: uint8 [B, H, W, 3], cropped and in the network's colour order.
-      pixel_divisor: of the network's preprocessing.
+      pixel_mean: of the network's preprocessing.
+      pixel_divisor: of it too.
       mirror: whether to embed the mirror images; without them the result is [B, 1, D].
     """
     return _compiled()(
-        graph, params, model_state, images, pixel_divisor=pixel_divisor, mirror=mirror
+        graph,
+        params,
+        model_state,
+        images,
+        pixel_mean=pixel_mean,
+        pixel_divisor=pixel_divisor,
+        mirror=mirror,
     )
 
 
@@ -59,13 +67,15 @@ def _embed(
     model_state: nnx.State,
     images: jax.Array,
     *,
-    pixel_divisor: float,
+    pixel_mean: PerChannel,
+    pixel_divisor: PerChannel,
     mirror: bool,
 ) -> jax.Array:
     model = nnx.merge(graph, params, model_state)
     model.eval()
     views = jnp.stack([images, images[:, :, ::-1]] if mirror else [images], axis=1)
-    pixels = normalize_pixels(views.reshape(-1, *images.shape[1:]), divisor=pixel_divisor)
+    faces = views.reshape(-1, *images.shape[1:])
+    pixels = normalize_pixels(faces, mean=pixel_mean, divisor=pixel_divisor)
     return model(pixels).reshape(*views.shape[:2], -1)
 
 

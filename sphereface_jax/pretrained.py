@@ -27,7 +27,8 @@ from sphereface_jax.training.state import make_model, padded_classes
 
 MODEL_TYPE = "sphereface_jax"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-_PREPROCESSING = ("image_size", "color_order", "pixel_divisor")
+_PREPROCESSING = ("image_size", "color_order", "pixel_mean", "pixel_divisor")
+_LATER = ("pixel_mean",)  # a folder of an earlier version does not say it, and has the default
 # Those that Hugging Face knows by these names; another is "other", with its text.
 _LICENSES = ("apache-2.0", "mit", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-nc-4.0")
 _USAGE = """
@@ -42,7 +43,7 @@ _USAGE = """
 
 
 def preprocessing(config: TrainConfig) -> dict[str, Any]:
-    """Returns image size, colour order and divisor: what a network wants of its pixels, by name."""
+    """Returns what a network wants of its pixels, by name: size, colour order, mean, divisor."""
     return {name: getattr(config.data, name) for name in _PREPROCESSING}
 
 
@@ -93,7 +94,7 @@ def pretrained_config(folder: Path) -> tuple[TrainConfig, int]:
     step = values.pop("step", 0)
     require(isinstance(step, int) and step >= 0, f"{path}: step", "a step", repr(step))
     data = {name: values.pop(name) for name in _PREPROCESSING if name in values}
-    missing = [name for name in _PREPROCESSING if name not in data]
+    missing = [name for name in _PREPROCESSING if name not in (*data, *_LATER)]
     require(not missing, str(path), f"the field {', '.join(missing)}", "none")
     config = TrainConfig(
         out=folder,

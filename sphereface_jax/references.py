@@ -19,8 +19,10 @@ from sphereface_jax.data.files import AtomicFile
 from sphereface_jax.data.text import existing_file
 from sphereface_jax.evaluation.pairs import check_embeddings, unit_rows
 from sphereface_jax.evaluation.search import ReferenceIndex
+from sphereface_jax.training.config import DataConfig, TrainConfig
 from sphereface_jax.training.saved_run import SavedRun
 
+_FIRST_OPTIONS = ("name", "embedding_dim", "channels", "dtype")
 _ARRAYS = ("names", "vectors", "counts", "fingerprint", "run")
 
 
@@ -30,15 +32,31 @@ def run_fingerprint(run: SavedRun) -> str:
     Returns:
       32 hexadecimal digits.
     """
-    data = run.config.data
-    digest = hashlib.sha256(
-        repr((data.image_size, data.color_order, data.pixel_divisor, run.config.model)).encode()
-    )
+    digest = hashlib.sha256(_network_text(run.config).encode())
     for path, leaf in jax.tree_util.tree_leaves_with_path((run.params, run.model_state)):
         array = np.asarray(leaf)
         digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()[:32]
+
+
+def _network_text(config: TrainConfig) -> str:
+    """A network and its preprocessing as they were written before they had further options.
+
+    An option that came later is named where it is not at its default, so that the fingerprints of
+    earlier runs stay.
+    """
+    data, model = config.data, config.model
+    said = [
+        f"{field.name}={getattr(model, field.name)!r}"
+        for field in dataclasses.fields(model)
+        if field.name in _FIRST_OPTIONS or getattr(model, field.name) != field.default
+    ]
+    network = f"ModelConfig({', '.join(said)})"
+    pixels = f"{data.image_size!r}, {data.color_order!r}, {data.pixel_divisor!r}"
+    if data.pixel_mean != DataConfig.pixel_mean:
+        pixels += f", mean {data.pixel_mean!r}"
+    return f"({pixels}, {network})"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,10 +29,10 @@ def random_weights(arch: str, size: tuple[int, int], **sizes) -> dict[str, np.nd
     return weights
 
 
-def make_run(folder: Path, arch: str, size: tuple[int, int]) -> Path:
+def make_run(folder: Path, arch: str, size: tuple[int, int], *options: object) -> Path:
     weights, run = folder / "weights.safetensors", folder / "run"
     sizes = {"channels": CHANNELS, "embedding_dim": DIM}
     weights.write_bytes(safetensors_bytes(random_weights(arch, size, **sizes)))
-    flags = ["--channels", *CHANNELS, "--embedding-dim", DIM, "--image-size", *size]
+    flags = ["--channels", *CHANNELS, "--embedding-dim", DIM, "--image-size", *size, *options]
     assert call("import", weights, "--arch", arch, "--out", run, *flags) == 0
     return run

@@ -23,6 +23,7 @@ ARCHITECTURES = [
     "sfnet10_deprecated",
     "iresnet18",
     "mobilefacenet",
+    "mobilefacenet_foamliu",
 ]
 
 

@@ -11,7 +11,7 @@ from command import call, refused
 from faces_on_disk import make_face, write_image
 
 from sphereface_jax.data.synthetic import SyntheticFaces
-from sphereface_jax.data.transforms import normalize_pixels
+from sphereface_jax.data.transforms import PerChannel, normalize_pixels
 from sphereface_jax.embedder import FaceEmbedder
 from sphereface_jax.embedding import embed
 from sphereface_jax.interop.safetensors_file import safetensors_bytes
@@ -36,6 +36,7 @@ NETWORKS = {
     "mobilefacenet_large": lambda: networks.MobileFaceNet(
         CHANNELS, DIM, REMAINING, scale=4, blocks=(2, 8, 12, 4)
     ),
+    "mobilefacenet_foamliu": lambda: networks.FoamliuMobileFaceNet(CHANNELS, DIM, REMAINING),
 }
 
 ARCHITECTURES = pytest.mark.parametrize(
@@ -56,17 +57,21 @@ def pixels(count: int = 3) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, *SIZE, 3), np.uint8)
 
 
-def embed_there(network, images: np.ndarray, divisor: float) -> np.ndarray:
-    scaled = np.array(normalize_pixels(images, divisor=divisor)).transpose(0, 3, 1, 2)
+def embed_there(
+    network, images: np.ndarray, divisor: PerChannel, mean: PerChannel = 127.5
+) -> np.ndarray:
+    scaled = normalize_pixels(images, mean=mean, divisor=divisor)
+    scaled = np.array(scaled).transpose(0, 3, 1, 2)
     with torch.no_grad():
         return network(torch.tensor(scaled)).numpy()
 
 
 def embed_here(run: Path, images: np.ndarray) -> np.ndarray:
     saved = load_run(run)
-    divisor = saved.config.data.pixel_divisor
+    data = saved.config.data
+    pixels = {"pixel_mean": data.pixel_mean, "pixel_divisor": data.pixel_divisor}
     weights = saved.graph, saved.params, saved.model_state
-    return np.asarray(embed(*weights, images, pixel_divisor=divisor))[:, 0]
+    return np.asarray(embed(*weights, images, **pixels))[:, 0]
 
 
 def assert_alike(ours: np.ndarray, theirs: np.ndarray) -> None:
@@ -79,11 +84,14 @@ def test_imported_weights_embed_as_in_pytorch(arch: str, tmp_path: Path) -> None
     torch.save(network.state_dict(), tmp_path / "weights.pth")
     assert call("import", tmp_path / "weights.pth", "--arch", arch, "--out", run, *FLAGS) == 0
     divisor = 128.0 if arch == "sphere20a" else 127.5
+    mean = 127.5
+    if arch == "mobilefacenet_foamliu":
+        mean, divisor = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
     config = load_run(run).config
-    assert config.data.pixel_divisor == divisor
+    assert (config.data.pixel_mean, config.data.pixel_divisor) == (mean, divisor)
     assert config.data.color_order == ("bgr" if arch == "sphere20a" else "rgb")
     ours = embed_here(run, pixels())
-    theirs = embed_there(network, pixels(), divisor)
+    theirs = embed_there(network, pixels(), divisor, mean)
     assert_alike(ours, theirs)
     assert theirs.std(axis=0).max() > 1e-3 * np.abs(theirs).max()  # the images matter
 

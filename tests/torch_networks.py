@@ -6,7 +6,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is in the extra `parity`")
 nn = torch.nn
 
 UNITS = {4: (0, 0, 0, 0), 10: (0, 1, 2, 0), 20: (1, 2, 4, 1)}
-IRES_UNITS = {18: (2, 2, 2, 2), 50: (3, 4, 14, 3)}
+IRES_UNITS = {18: (2, 2, 2, 2), 50: (3, 4, 14, 3), 100: (3, 13, 30, 3), 200: (6, 26, 60, 6)}
 
 
 def conv(before, after, kernel=3, stride=1, padding=1, groups=1, bias=False):
@@ -188,6 +188,60 @@ class MobileFaceNet(nn.Module):
         for layer in self.layers:
             x = layer(x)
         return self.features(self.conv_sep(x))
+
+
+class FoamliuBottleneck(nn.Module):
+    def __init__(self, before, after, inner, stride):
+        super().__init__()
+        self.residual = stride == 1
+        self.conv = nn.Sequential(
+            nn.Sequential(conv(before, inner, 1, padding=0), nn.BatchNorm2d(inner), nn.ReLU6()),
+            nn.Sequential(
+                conv(inner, inner, 3, stride, groups=inner), nn.BatchNorm2d(inner), nn.ReLU6()
+            ),
+            conv(inner, after, 1, padding=0),
+            nn.BatchNorm2d(after),
+        )
+
+    def forward(self, x):
+        return x + self.conv(x) if self.residual else self.conv(x)
+
+
+class FoamliuMobileFaceNet(nn.Module):
+    """foamliu's: ReLU6, a separable second layer, a bias in the last."""
+
+    def __init__(self, channels, dim, size):
+        super().__init__()
+        _, inner, further, widest = channels
+        narrow, wide = inner // 2, further // 2
+        self.conv1 = nn.Sequential(conv(3, narrow, 3, 2), nn.BatchNorm2d(narrow), nn.ReLU6())
+        self.dw_conv = nn.Module()
+        self.dw_conv.depthwise = conv(narrow, narrow, groups=narrow)
+        self.dw_conv.pointwise = conv(narrow, narrow, 1, padding=0)
+        self.dw_conv.bn1, self.dw_conv.bn2 = nn.BatchNorm2d(narrow), nn.BatchNorm2d(narrow)
+        plans = ((narrow, narrow, inner, inner, 4), (narrow, wide, further, further, 6))
+        plans += ((wide, wide, widest, further, 2),)
+        layers = []
+        for before, after, halving, keeping, count in plans:
+            layers += [FoamliuBottleneck(before, after, halving, 2)]
+            layers += [FoamliuBottleneck(after, after, keeping, 1) for _ in range(count)]
+        self.features = nn.Sequential(*layers)
+        self.conv2 = nn.Sequential(
+            conv(wide, widest, 1, padding=0), nn.BatchNorm2d(widest), nn.ReLU6()
+        )
+        self.gdconv = nn.Module()
+        self.gdconv.depthwise = conv(widest, widest, size, padding=0, groups=widest)
+        self.gdconv.bn = nn.BatchNorm2d(widest)
+        self.conv3 = conv(widest, dim, 1, padding=0, bias=True)
+        self.bn = nn.BatchNorm2d(dim)
+
+    def forward(self, x):
+        second = self.dw_conv
+        x = second.bn1(second.depthwise(self.conv1(x))).relu()
+        x = second.bn2(second.pointwise(x)).relu()
+        x = self.gdconv.depthwise(self.conv2(self.features(x)))
+        x = self.bn(self.conv3(self.gdconv.bn(x)))
+        return x.view(x.size(0), -1)
 
 
 def randomized(network: nn.Module, seed: int = 0) -> nn.Module:

@@ -52,6 +52,7 @@ def untrained(arch: str) -> SavedRun:
     data = DataConfig(
         image_size=source.image_size,
         color_order=source.color_order,
+        pixel_mean=source.pixel_mean,
         pixel_divisor=source.pixel_divisor,
     )
     config = TrainConfig(out=Path("unused"), data=data, model=ModelConfig(name=arch))
@@ -82,6 +83,7 @@ def bare_forward(run: SavedRun, images: np.ndarray, batch_size: int, views: int)
         run.graph,
         run.params,
         run.model_state,
+        pixel_mean=run.config.data.pixel_mean,
         pixel_divisor=run.config.data.pixel_divisor,
         mirror=views == 2,
     )

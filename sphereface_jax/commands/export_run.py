@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 from flax import nnx
 from rich.console import Console
 
@@ -11,6 +12,7 @@ from sphereface_jax.commands.quantize import int8_bytes
 from sphereface_jax.commands.weight_options import ExportOptions
 from sphereface_jax.compilation import run_arithmetic
 from sphereface_jax.data.files import AtomicFile, require_writable_folder
+from sphereface_jax.data.transforms import PerChannel
 from sphereface_jax.interop.onnx_export import onnx_bytes
 from sphereface_jax.interop.safetensors_file import safetensors_bytes
 from sphereface_jax.interop.stablehlo import stablehlo_bytes
@@ -86,9 +88,14 @@ def _safetensors(run: SavedRun) -> bytes:
         "architecture": run.config.model.name,
         "image_size": f"{data.image_size[0]}x{data.image_size[1]}",
         "color_order": data.color_order,
-        "pixel_divisor": f"{data.pixel_divisor:g}",
+        "pixel_mean": _numbers(data.pixel_mean),
+        "pixel_divisor": _numbers(data.pixel_divisor),
     }
     return safetensors_bytes(state_dict(_model(run), batches_tracked=run.step), metadata)
+
+
+def _numbers(value: PerChannel) -> str:
+    return " ".join(f"{number:g}" for number in np.ravel(value))
 
 
 def _torch(run: SavedRun) -> bytes:

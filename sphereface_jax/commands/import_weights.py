@@ -25,7 +25,13 @@ from sphereface_jax.interop.weights import load_state_dict
 from sphereface_jax.models import MODELS
 from sphereface_jax.pretrained import WEIGHTS, pretrained_config
 from sphereface_jax.training.checkpoint import Checkpoints
-from sphereface_jax.training.config import DataConfig, ModelConfig, TrainConfig, to_dict
+from sphereface_jax.training.config import (
+    DataConfig,
+    ModelConfig,
+    TrainConfig,
+    pixel_formula,
+    to_dict,
+)
 from sphereface_jax.training.model_card import write_model_card
 from sphereface_jax.training.objective import Objective
 from sphereface_jax.training.run_folder import write_json
@@ -75,7 +81,7 @@ def import_weights(options: ImportOptions, *, console: Console) -> None:
         console,
         f"{options.out}: {options.arch}, {count / 1e6:.1f} M weights and {classes}, for faces of "
         f"{height}×{width} {config.data.color_order.upper()}, "
-        f"(x − 127.5) / {config.data.pixel_divisor:g}",
+        f"{pixel_formula(config.data)}",
     )
     if dropped:
         say(console, f"The names of the tensors were read without {', '.join(dropped)}")
@@ -100,8 +106,10 @@ def _of_folder(options: ImportOptions) -> ImportOptions:
         arch=model.name,
         embedding_dim=model.embedding_dim,
         channels=model.channels,
+        folded=model.folded,
         image_size=data.image_size,
         color_order=data.color_order,
+        pixel_mean=data.pixel_mean,
         pixel_divisor=data.pixel_divisor,
     )
 
@@ -113,15 +121,24 @@ def _config(options: ImportOptions) -> TrainConfig:
         train="unknown",
         image_size=options.image_size or source.image_size,
         color_order=options.color_order or source.color_order,
+        pixel_mean=source.pixel_mean if options.pixel_mean is None else options.pixel_mean,
         pixel_divisor=(
             source.pixel_divisor if options.pixel_divisor is None else options.pixel_divisor
         ),
         license=options.license,
     )
     model = ModelConfig(
-        name=options.arch, embedding_dim=options.embedding_dim, channels=options.channels
+        name=options.arch,
+        embedding_dim=_embedding_dim(options),
+        channels=options.channels,
+        folded=options.folded,
     )
     return TrainConfig(out=options.out, data=data, model=model)
+
+
+def _embedding_dim(options: ImportOptions) -> int:
+    given = options.embedding_dim
+    return source_of(options.arch).embedding_dim if given is None else given
 
 
 def _describe(
@@ -164,7 +181,7 @@ def _class_weights(options: ImportOptions, tensors: dict[str, np.ndarray]) -> np
 def _by_class(
     options: ImportOptions, matrix: np.ndarray, name: str, *, features_first: bool
 ) -> np.ndarray:
-    dim = options.embedding_dim
+    dim = _embedding_dim(options)
     if matrix.shape == (dim, dim) and not features_first:
         raise ValueError(
             f"--class-weights: {name} is {dim}×{dim}, and either side may be the classes; save it "

@@ -23,16 +23,22 @@ class ImportOptions:
     own, its sizes and its preprocessing."""
     class_weights: Path | None = None
     """FILE or FILE/KEY of the class weights, [C, D] or [D, C], to go on training with."""
-    embedding_dim: int = 512
-    """Length of an embedding."""
+    embedding_dim: int | None = None
+    """Length of an embedding; by default that of the network's source, 512 for most."""
     channels: tuple[int, int, int, int] = (64, 128, 256, 512)
     """Of the network's stages."""
+    folded: bool = False
+    """Biases in place of the normalisations after a layer, for weights that were exported from
+    such a run; a folder and an ONNX file say it themselves."""
     color_order: Literal["bgr", "rgb"] | None = None
     """Of the pixels; by default that of the network's source."""
     image_size: tuple[int, int] | None = None
     """Height and width; by default those of the network's source."""
-    pixel_divisor: float | None = None
-    """Pixels become (x - 127.5) / divisor; by default that of the network's source."""
+    pixel_mean: float | tuple[float, float, float] | None = None
+    """Pixels become (x - mean) / divisor: one number, or one a channel in the network's colour
+    order; by default that of the network's source."""
+    pixel_divisor: float | tuple[float, float, float] | None = None
+    """One number, or one a channel; by default that of the network's source."""
     license: str = ""
     """Of the faces that it was trained on, for the model card."""
 

@@ -21,6 +21,9 @@ import numpy as np
 
 from sphereface_jax.data import augment
 
+PerChannel = float | tuple[float, float, float]
+"""One number for all channels, or one for each, in the network's colour order."""
+
 DRAWS = 32  # uniforms an example; a multiple of Philox's four numbers a count
 # The columns of an example's draws: the first of each says whether, the others how.
 _MIRROR, _SHIFT_X, _SHIFT_Y = 0, 1, 2
@@ -178,17 +181,20 @@ def normalize_pixels(
     images: jax.Array | np.ndarray,
     dtype: jnp.dtype | type = jnp.float32,
     *,
-    divisor: float = 128.0,
+    mean: PerChannel = 127.5,
+    divisor: PerChannel = 128.0,
 ) -> jax.Array:
-    """Maps pixels to (x - 127.5) / divisor; runs on the device.
+    """Maps pixels to (x - mean) / divisor; runs on the device.
 
     Args:
       images: uint8 [..., H, W, 3].
       dtype: floating type of the result; the arithmetic is float32.
-      divisor: 128 as the SphereFace authors have it, 127.5 in InsightFace and OpenSphere.
+      mean: one number, or one a channel.
+      divisor: 128 as the SphereFace authors have it, 127.5 in InsightFace and OpenSphere; one
+        number, or one a channel.
 
     Returns:
-      [..., H, W, 3] within ±127.5 / divisor.
+      [..., H, W, 3].
 
     Raises:
       ValueError: `images` is not uint8.
@@ -200,7 +206,8 @@ def normalize_pixels(
     """
     if images.dtype != jnp.uint8:
         raise ValueError(f"images: expected uint8 pixels, got {images.dtype}")
-    return ((jnp.asarray(images).astype(jnp.float32) - 127.5) / divisor).astype(dtype)
+    centred = jnp.asarray(images).astype(jnp.float32) - jnp.asarray(mean, jnp.float32)
+    return (centred / jnp.asarray(divisor, jnp.float32)).astype(dtype)
 
 
 def _integer(draw: float, limit: int) -> int:

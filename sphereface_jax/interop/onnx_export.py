@@ -1,10 +1,10 @@
 """A trained network as an ONNX file that InsightFace's tools, or any runtime, can feed.
 
 Whatever a network was trained on, the file takes RGB faces as those tools cut them: square, of
-the network's height (112×112). Three things adapt them, without another operation a pixel: the
+the network's height (112×112). Three things adapt them, with hardly another operation a pixel: the
 middle columns are cut out where the network is narrower (112×96), and the colour order and the
-divisor of the run are folded into the first convolution, which is linear and has no padding but
-zero, the grey of 127.5.
+divisor of the run are folded into the first convolution, which is linear. Its padding is zero, the
+grey of 127.5; where a run has another mean, padding is that, and one node moves the input to it.
 
     float: "input.1" float32 [N, 3, H, H], (x − 127.5) / 127.5
     uint8: "input.1" uint8 [N, H, H, 3]
@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from sphereface_jax.data.transforms import PerChannel
 from sphereface_jax.interop.onnx_graph import Graph, emit
 
 InputKind = Literal["float", "uint8"]
@@ -28,7 +29,8 @@ def onnx_bytes(
     *,
     image_size: tuple[int, int],
     color_order: str,
-    pixel_divisor: float,
+    pixel_mean: PerChannel,
+    pixel_divisor: PerChannel,
     input_kind: InputKind = "float",
     normalize: bool = False,
     metadata: dict[str, str] | None = None,
@@ -39,7 +41,8 @@ def onnx_bytes(
       model: the network, of `MODELS`.
       image_size: height and width that it takes.
       color_order: that it takes.
-      pixel_divisor: of its preprocessing.
+      pixel_mean: of its preprocessing.
+      pixel_divisor: of it too.
       input_kind: what the file takes.
       normalize: scale the embeddings to unit length.
       metadata: texts to store in the file.
@@ -52,16 +55,22 @@ def onnx_bytes(
     graph = Graph(
         onnx,
         feature_shape=model.feature_shape,
-        input_scale=127.5 / pixel_divisor,
+        input_scale=127.5 / np.asarray(pixel_divisor, np.float64),
         reverse_channels=color_order == "bgr",
     )
+    # Of the file's channels, which are RGB.
+    mean = np.broadcast_to(np.asarray(pixel_mean, np.float64), 3)[
+        :: -1 if color_order == "bgr" else 1
+    ]
     height, width = image_size
     side = max(height, width)
     shape: list[int | str] = ["batch", 3, height, side]
     x = _INPUT
     if input_kind == "uint8":
         shape = ["batch", height, side, 3]
-        x = _pixels(graph, x, types.FLOAT)
+        x = _pixels(graph, x, mean, types.FLOAT)
+    elif np.any(mean != 127.5):
+        x = graph.node("Add", [x, _per_channel(graph, (127.5 - mean) / 127.5)])
     if width < side:
         left = (side - width) // 2
         bounds = [np.array([value], np.int64) for value in (left, left + width, 3)]
@@ -89,12 +98,17 @@ def onnx_bytes(
     return made.SerializeToString()
 
 
-def _pixels(graph: Graph, x: str, float_type: int) -> str:
-    """From uint8 [N, H, W, 3] to float32 [N, 3, H, W], (x − 127.5) / 127.5."""
+def _pixels(graph: Graph, x: str, mean: np.ndarray, float_type: int) -> str:
+    """From uint8 [N, H, W, 3] to float32 [N, 3, H, W], (x − mean) / 127.5."""
     x = graph.node("Transpose", [x], perm=[0, 3, 1, 2])
     x = graph.node("Cast", [x], to=float_type)
     middle = graph.constant(np.array(127.5, np.float32))
-    return graph.node("Div", [graph.node("Sub", [x, middle]), middle])
+    mean_name = middle if np.all(mean == 127.5) else _per_channel(graph, mean)
+    return graph.node("Div", [graph.node("Sub", [x, mean_name]), middle])
+
+
+def _per_channel(graph: Graph, values: np.ndarray) -> str:
+    return graph.constant(values.astype(np.float32)[:, None, None])
 
 
 def _package() -> Any:

@@ -7,7 +7,7 @@ import numpy as np
 from flax import nnx
 
 from sphereface_jax.models.iresnet import IResNet, IResUnit
-from sphereface_jax.models.layers import BatchNorm, PReLU
+from sphereface_jax.models.layers import BatchNorm, Bias, PReLU
 from sphereface_jax.models.mobilefacenet import Bottleneck, ConvNorm, MobileFaceNet
 from sphereface_jax.models.sfnet import SFNet, SFStage, SFUnit
 from sphereface_jax.models.spherenet import ResidualUnit, SphereNet, Stage
@@ -19,7 +19,8 @@ class Graph:
     Args:
       onnx: the package, which is imported where an export is asked for.
       feature_shape: height, width and channels of what the first linear layer flattens.
-      input_scale: what the first convolution multiplies its input with.
+      input_scale: what the first convolution multiplies its input with; one number, or one a
+        channel in the network's colour order.
       reverse_channels: whether the first convolution reads its input's channels backwards.
     """
 
@@ -28,7 +29,7 @@ class Graph:
         onnx: Any,
         *,
         feature_shape: tuple[int, int, int],
-        input_scale: float = 1.0,
+        input_scale: float | np.ndarray = 1.0,
         reverse_channels: bool = False,
     ):
         self._onnx = onnx
@@ -58,8 +59,9 @@ class Graph:
         """A convolution; the first one takes the preprocessing of its input upon itself."""
         kernel = np.asarray(layer.kernel[...], np.float32).transpose(3, 2, 0, 1)
         if self._is_first:
+            scale = np.broadcast_to(np.float32(self._input_scale), 3)
+            kernel = kernel * scale[:, None, None]
             kernel = kernel[:, ::-1] if self._reverse_channels else kernel
-            kernel = kernel * np.float32(self._input_scale)
             self._is_first = False
         assert isinstance(layer.padding, int)
         inputs = [x, self.constant(kernel)]
@@ -74,9 +76,19 @@ class Graph:
             group=layer.feature_group_count,
         )
 
-    def norm(self, layer: BatchNorm | None, x: str) -> str:
-        """Batch normalisation by the gathered statistics; nothing where there is none."""
+    def norm(self, layer: BatchNorm | Bias | None, x: str) -> str:
+        """Batch normalisation by the gathered statistics; nothing where there is none.
+
+        Where it was folded, its bias goes to the layer before, which made x.
+        """
         if layer is None:
+            return x
+        if isinstance(layer, Bias):
+            if layer.bias is not None:
+                before = self.nodes[-1]
+                assert before.output[0] == x
+                assert len(before.input) == 2
+                before.input.append(self._variable(layer.bias))
             return x
         leaves = (layer.scale, layer.bias, layer.mean, layer.var)
         inputs = [x, *(self._variable(leaf) for leaf in leaves)]
@@ -92,6 +104,11 @@ class Graph:
     def relu(self, x: str) -> str:
         """max(x, 0)."""
         return self.node("Relu", [x])
+
+    def relu6(self, x: str) -> str:
+        """min(max(x, 0), 6)."""
+        bounds = [self.constant(np.array(bound, np.float32)) for bound in (0, 6)]
+        return self.node("Clip", [x, *bounds])
 
     def add(self, x: str, y: str) -> str:
         """The sum of two values."""
@@ -183,6 +200,8 @@ def _(block: MobileFaceNet, graph: Graph, x: str) -> str:
     x = emit(block.stem, graph, x)
     if block.grouped is not None:
         x = emit(block.grouped, graph, x)
+    if block.pointwise is not None:
+        x = emit(block.pointwise, graph, x)
     for stage in (block.first, *block.stages):
         for bottleneck in stage:
             x = emit(bottleneck, graph, x)
@@ -199,4 +218,7 @@ def _(block: Bottleneck, graph: Graph, x: str) -> str:
 
 @emit.register
 def _(block: ConvNorm, graph: Graph, x: str) -> str:
-    return graph.prelu(block.prelu, graph.norm(block.norm, graph.conv(block.conv, x)))
+    x = graph.norm(block.norm, graph.conv(block.conv, x))
+    if block.activation == "relu":
+        return graph.relu(x)
+    return graph.relu6(x) if block.activation == "relu6" else graph.prelu(block.prelu, x)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from sphereface_jax.data.transforms import normalize_pixels
+from sphereface_jax.data.transforms import PerChannel, normalize_pixels
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -16,7 +16,8 @@ def stablehlo_bytes(
     *,
     image_size: tuple[int, int],
     color_order: str,
-    pixel_divisor: float,
+    pixel_mean: PerChannel,
+    pixel_divisor: PerChannel,
     normalize: bool = False,
 ) -> bytes:
     """Returns the artifact that `jax.export.deserialize` turns back into a function.
@@ -28,7 +29,8 @@ def stablehlo_bytes(
       model: the network.
       image_size: height and width that it takes.
       color_order: that it takes.
-      pixel_divisor: of its preprocessing.
+      pixel_mean: of its preprocessing.
+      pixel_divisor: of it too.
       normalize: scale the embeddings to unit length.
 
     Raises:
@@ -45,7 +47,7 @@ def stablehlo_bytes(
         network = nnx.merge(graph, state)
         network.eval()
         images = images[..., ::-1] if color_order == "bgr" else images
-        embeddings = network(normalize_pixels(images, divisor=pixel_divisor))
+        embeddings = network(normalize_pixels(images, mean=pixel_mean, divisor=pixel_divisor))
         if normalize:
             embeddings /= jnp.linalg.norm(embeddings, axis=1, keepdims=True)
         return embeddings

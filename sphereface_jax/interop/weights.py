@@ -14,7 +14,8 @@ import numpy as np
 from flax import nnx
 
 from sphereface_jax.interop.names import families, named_layers
-from sphereface_jax.models.layers import BatchNorm, PReLU
+from sphereface_jax.interop.names.rules import AsConvolution
+from sphereface_jax.models.layers import BatchNorm, Bias, PReLU
 
 Layout = Callable[[np.ndarray], np.ndarray]
 BATCHES_TRACKED = "num_batches_tracked"
@@ -73,7 +74,7 @@ def torch_slots(model: Any, family: str = "") -> dict[str, Slot]:
 
 
 def _layer_slots(
-    layer: nnx.Module | None, feature_shape: tuple[int, int, int]
+    layer: nnx.Module | AsConvolution | None, feature_shape: tuple[int, int, int]
 ) -> Iterator[tuple[str, Slot]]:
     if isinstance(layer, PReLU):
         yield "weight", Slot(layer.slope, _same, _same)
@@ -86,15 +87,48 @@ def _layer_slots(
         }
         for leaf, variable in leaves.items():
             yield leaf, Slot(variable, _same, _same)
+    elif isinstance(layer, Bias):
+        if layer.bias is not None:
+            yield "bias", Slot(layer.bias, _same, _same)
+    elif isinstance(layer, AsConvolution):
+        for leaf, slot in _layer_slots(layer.layer, feature_shape):
+            yield leaf, _as_convolution(slot) if leaf == "weight" else slot
     elif isinstance(layer, nnx.Conv | nnx.Linear):
         yield "weight", _kernel_slot(layer.kernel, feature_shape)
         if layer.bias is not None:
             yield "bias", Slot(layer.bias, _same, _same)
 
 
+def _as_convolution(slot: Slot) -> Slot:
+    return Slot(
+        slot.variable,
+        lambda x: slot.to_torch(x)[..., None, None],
+        lambda x: slot.from_torch(x.reshape(x.shape[:2])),
+    )
+
+
+def _identities(model: nnx.Module, family: str = "") -> dict[str, np.ndarray]:
+    """The tensors of normalisations that a network with folded ones stands for, by name.
+
+    They change nothing but by the bias, and are what the network's original has in their place.
+    """
+    tensors: dict[str, np.ndarray] = {}
+    for name, layer in named_layers(model, family):
+        if isinstance(layer, Bias):
+            ones, zeros = np.ones(layer.channels, np.float32), np.zeros(layer.channels, np.float32)
+            tensors[f"{name}.weight"] = ones
+            tensors[f"{name}.running_mean"] = zeros
+            tensors[f"{name}.running_var"] = ones * np.float32(1 - layer.epsilon)
+            if layer.bias is None:
+                tensors[f"{name}.bias"] = zeros
+    return tensors
+
+
 def normalizations(model: nnx.Module, family: str = "") -> list[str]:
     """Returns the PyTorch names of the layers that count batches."""
-    return [name for name, layer in named_layers(model, family) if isinstance(layer, BatchNorm)]
+    return [
+        name for name, layer in named_layers(model, family) if isinstance(layer, BatchNorm | Bias)
+    ]
 
 
 def state_dict(model: nnx.Module, *, batches_tracked: int = 0) -> dict[str, np.ndarray]:
@@ -104,12 +138,13 @@ def state_dict(model: nnx.Module, *, batches_tracked: int = 0) -> dict[str, np.n
       model: the network.
       batches_tracked: what to say where PyTorch counts the batches it saw.
     """
-    tensors: dict[str, np.ndarray] = {}
-    counters = {f"{name}.running_var": name for name in normalizations(model)}
-    for name, slot in torch_slots(model).items():
-        tensors[name] = np.ascontiguousarray(slot.to_torch(np.asarray(slot.variable[...])))
-        if name in counters:
-            tensors[f"{counters[name]}.{BATCHES_TRACKED}"] = np.array(batches_tracked, np.int64)
+    tensors = {
+        name: np.ascontiguousarray(slot.to_torch(np.asarray(slot.variable[...])))
+        for name, slot in torch_slots(model).items()
+    }
+    tensors |= _identities(model)
+    for name in normalizations(model):
+        tensors[f"{name}.{BATCHES_TRACKED}"] = np.array(batches_tracked, np.int64)
     return tensors
 
 
@@ -129,9 +164,17 @@ def load_state_dict(model: nnx.Module, tensors: Mapping[str, np.ndarray]) -> str
         key=lambda named: len(named[1].keys() & tensors.keys()),
     )
     ignored = {f"{name}.{BATCHES_TRACKED}" for name in normalizations(model, family)}
+    identities = _identities(model, family)
     problems = {
-        "missing": [name for name in slots if name not in tensors],
-        "left over": [name for name in tensors if name not in slots.keys() | ignored],
+        "missing": [name for name in slots.keys() | identities if name not in tensors],
+        "left over": [
+            name for name in tensors if name not in slots.keys() | identities.keys() | ignored
+        ],
+        "of a normalisation that is not folded": [
+            name
+            for name, tensor in identities.items()
+            if name in tensors and not np.array_equal(tensors[name], tensor)
+        ],
         "of another shape": [
             f"{name} {tensors[name].shape} for {expected}"
             for name, slot in slots.items()

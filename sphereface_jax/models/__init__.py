@@ -33,6 +33,7 @@ source: 112×96 for the first six, 112×112 for the others.
     mobilefacenet         2,059,520   0.44 G
     mobilefacenet_classic 1,200,512   0.22 G  the paper's width
     mobilefacenet_large   6,314,880   1.82 G
+    mobilefacenet_foamliu 1,197,696   0.23 G  foamliu/MobileFaceNet
 
 `model.train()` and `model.eval()` of NNX say whether batch normalisation takes the statistics of
 the batch, as a new network does, or those that it has gathered.
@@ -62,5 +63,8 @@ MODELS: dict[str, Callable[..., nnx.Module]] = {
     "mobilefacenet": MobileFaceNet,
     "mobilefacenet_classic": functools.partial(MobileFaceNet, scale=1),
     "mobilefacenet_large": functools.partial(MobileFaceNet, scale=4, residual=(2, 8, 12, 4)),
+    "mobilefacenet_foamliu": functools.partial(
+        MobileFaceNet, scale=1, activation="relu6", separable=True, embedding_bias=True
+    ),
 }
 """Every backbone by the name that `--model.name` takes."""

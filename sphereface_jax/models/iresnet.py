@@ -22,7 +22,14 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from sphereface_jax.models.layers import BatchNorm, PReLU, convolution, halved, torch_linear
+from sphereface_jax.models.layers import (
+    BatchNorm,
+    PReLU,
+    convolution,
+    halved,
+    normalization,
+    torch_linear,
+)
 
 UNITS = {
     18: (2, 2, 2, 2),
@@ -39,7 +46,15 @@ wide_normal = jax.nn.initializers.normal(0.1)
 class Shortcut(nnx.Module):
     """A 1×1 convolution of stride 2 with normalisation."""
 
-    def __init__(self, in_channels: int, channels: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        *,
+        folded: bool,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ):
         self.conv = convolution(
             in_channels,
             channels,
@@ -50,7 +65,7 @@ class Shortcut(nnx.Module):
             dtype=dtype,
             rngs=rngs,
         )
-        self.norm = BatchNorm(channels, dtype=dtype, rngs=rngs)
+        self.norm = normalization(channels, folded=folded, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.norm(self.conv(x))
@@ -60,11 +75,18 @@ class IResUnit(nnx.Module):
     """shortcut(x) + norm(conv(PReLU(norm(conv(norm(x))))))."""
 
     def __init__(
-        self, in_channels: int, channels: int, *, stride: int, dtype: jnp.dtype, rngs: nnx.Rngs
+        self,
+        in_channels: int,
+        channels: int,
+        *,
+        stride: int,
+        folded: bool,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
     ):
         conv = functools.partial(convolution, kernel_init=wide_normal, dtype=dtype, rngs=rngs)
-        norm = functools.partial(BatchNorm, dtype=dtype, rngs=rngs)
-        self.norm1 = norm(in_channels)
+        norm = functools.partial(normalization, folded=folded, dtype=dtype, rngs=rngs)
+        self.norm1 = BatchNorm(in_channels, dtype=dtype, rngs=rngs)
         self.conv1 = conv(in_channels, channels)
         self.norm2 = norm(channels)
         self.prelu = PReLU(channels, dtype=dtype)
@@ -72,7 +94,9 @@ class IResUnit(nnx.Module):
         self.norm3 = norm(channels)
         downsamples = stride > 1
         self.shortcut = (
-            Shortcut(in_channels, channels, dtype=dtype, rngs=rngs) if downsamples else None
+            Shortcut(in_channels, channels, folded=folded, dtype=dtype, rngs=rngs)
+            if downsamples
+            else None
         )
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -85,10 +109,12 @@ class IResNet(nnx.Module):
     """Maps face images [B, H, W, 3] to embeddings [B, embedding_dim].
 
     Args:
-      depth: 18, 34, 50 or 100.
+      depth: 18, 34, 50, 100 or 200.
       embedding_dim: the length of an embedding.
       image_size: height and width in pixels, (112, 112) in InsightFace.
       channels: of the four stages; the stem has as many as the first.
+      folded: the normalisations after a layer are folded into it, and biases stand in their place;
+        those before a convolution stay.
       dtype: of the computation; parameters are float32 and embeddings come back as float32.
       rngs: the keys of the initialisers.
 
@@ -103,17 +129,18 @@ class IResNet(nnx.Module):
         embedding_dim: int = 512,
         image_size: tuple[int, int] = (112, 112),
         channels: Sequence[int] = (64, 128, 256, 512),
+        folded: bool = False,
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
         if depth not in UNITS:
             raise ValueError(f"depth: expected one of {sorted(UNITS)}, got {depth}")
-        norm = functools.partial(BatchNorm, dtype=dtype, rngs=rngs)
+        norm = functools.partial(normalization, folded=folded, dtype=dtype, rngs=rngs)
         self.conv = convolution(3, channels[0], kernel_init=wide_normal, dtype=dtype, rngs=rngs)
         self.norm1 = norm(channels[0])
         self.prelu = PReLU(channels[0], dtype=dtype)
         inputs = (channels[0], *channels[:-1])
-        unit = functools.partial(IResUnit, dtype=dtype, rngs=rngs)
+        unit = functools.partial(IResUnit, folded=folded, dtype=dtype, rngs=rngs)
         self.stages = nnx.List(
             nnx.List(
                 [
@@ -123,7 +150,7 @@ class IResNet(nnx.Module):
             )
             for before, width, count in zip(inputs, channels, UNITS[depth], strict=True)
         )
-        self.norm2 = norm(channels[-1])
+        self.norm2 = BatchNorm(channels[-1], dtype=dtype, rngs=rngs)
         self.feature_shape = (*halved(image_size, len(channels)), channels[-1])
         self.embedding = nnx.Linear(
             math.prod(self.feature_shape),
@@ -132,7 +159,7 @@ class IResNet(nnx.Module):
             dtype=dtype,
             rngs=rngs,
         )
-        self.norm3 = norm(embedding_dim, train_scale=False)
+        self.norm3 = norm(embedding_dim, train_scale=False, after_bias=True)
         self.dtype = dtype
 
     def __call__(self, images: jax.Array) -> jax.Array:

@@ -145,6 +145,41 @@ class BatchNorm(nnx.BatchNorm):
         return y.astype(self.result_dtype)
 
 
+class Bias(nnx.Module):
+    """x + bias: what is left of a normalisation that was folded into the layer before it.
+
+    Args:
+      channels: of the last dimension.
+      after_bias: the layer before has a bias itself, and this does nothing.
+      dtype: of the result.
+    """
+
+    epsilon = 1e-5  # of the normalisation whose place it takes
+
+    def __init__(self, channels: int, *, after_bias: bool = False, dtype: jnp.dtype):
+        self.bias = None if after_bias else nnx.Param(jnp.zeros((channels,), jnp.float32))
+        self.channels = channels
+        self.dtype = dtype
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return x if self.bias is None else x + self.bias[...].astype(self.dtype)
+
+
+def normalization(
+    channels: int,
+    *,
+    folded: bool,
+    after_bias: bool = False,
+    train_scale: bool = True,
+    dtype: jnp.dtype,
+    rngs: nnx.Rngs,
+) -> BatchNorm | Bias:
+    """The normalisation after a convolution or a linear layer, or what folding leaves of it."""
+    if folded:
+        return Bias(channels, after_bias=after_bias, dtype=dtype)
+    return BatchNorm(channels, train_scale=train_scale, dtype=dtype, rngs=rngs)
+
+
 def convolution(
     in_channels: int,
     out_channels: int,

@@ -25,9 +25,11 @@ from flax import nnx
 
 from sphereface_jax.models.layers import (
     BatchNorm,
+    Bias,
     convolution,
     halved,
     kaiming_fan_out,
+    normalization,
     torch_linear,
 )
 from sphereface_jax.models.spherenet import UNITS
@@ -43,6 +45,7 @@ class SFUnit(nnx.Module):
         channels: int,
         *,
         batch_norm: bool,
+        folded: bool,
         relu_before_sum: bool,
         kernel_init: jax.nn.initializers.Initializer,
         dtype: jnp.dtype,
@@ -57,10 +60,11 @@ class SFUnit(nnx.Module):
             dtype=dtype,
             rngs=rngs,
         )
+        norm = functools.partial(normalization, channels, folded=folded, dtype=dtype, rngs=rngs)
         self.conv1 = conv()
-        self.norm1 = BatchNorm(channels, dtype=dtype, rngs=rngs) if batch_norm else None
+        self.norm1 = norm() if batch_norm else None
         self.conv2 = conv()
-        self.norm2 = BatchNorm(channels, dtype=dtype, rngs=rngs) if batch_norm else None
+        self.norm2 = norm() if batch_norm else None
         self.relu_before_sum = relu_before_sum
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -79,6 +83,7 @@ class SFStage(nnx.Module):
         units: int,
         *,
         batch_norm: bool,
+        folded: bool,
         relu_before_sum: bool,
         kernel_init: jax.nn.initializers.Initializer,
         dtype: jnp.dtype,
@@ -93,11 +98,13 @@ class SFStage(nnx.Module):
             dtype=dtype,
             rngs=rngs,
         )
-        self.norm = BatchNorm(channels, dtype=dtype, rngs=rngs) if batch_norm else None
+        norm = functools.partial(normalization, channels, folded=folded, dtype=dtype, rngs=rngs)
+        self.norm = norm() if batch_norm else None
         unit = functools.partial(
             SFUnit,
             channels,
             batch_norm=batch_norm,
+            folded=folded,
             relu_before_sum=relu_before_sum,
             kernel_init=kernel_init,
             dtype=dtype,
@@ -122,11 +129,13 @@ class SFNet(nnx.Module):
       embedding_dim: the length of an embedding.
       image_size: height and width in pixels, (112, 112) in OpenSphere.
       channels: of the four stages.
+      folded: the normalisations are folded into the layers before them, and biases stand in their
+        place.
       dtype: of the computation; parameters are float32 and embeddings come back as float32.
       rngs: the keys of the initialisers.
 
     Raises:
-      ValueError: another depth, or both variants at once.
+      ValueError: another depth, both variants at once, or no normalisation to fold.
     """
 
     def __init__(
@@ -138,6 +147,7 @@ class SFNet(nnx.Module):
         embedding_dim: int = 512,
         image_size: tuple[int, int] = (112, 112),
         channels: Sequence[int] = (64, 128, 256, 512),
+        folded: bool = False,
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
@@ -145,11 +155,14 @@ class SFNet(nnx.Module):
             raise ValueError(f"depth: expected one of {sorted(UNITS)}, got {depth}")
         if batch_norm and deprecated:
             raise ValueError("batch_norm: the deprecated variant has none")
+        if folded and not batch_norm:
+            raise ValueError("folded: expected a network with normalisation, got one without")
         inputs = (3, *channels[:-1])
         self.stages = nnx.List(
             SFStage(
                 *plan,
                 batch_norm=batch_norm,
+                folded=folded,
                 relu_before_sum=deprecated,
                 kernel_init=xavier_normal if deprecated else kaiming_fan_out,
                 dtype=dtype,
@@ -165,7 +178,8 @@ class SFNet(nnx.Module):
             dtype=dtype,
             rngs=rngs,
         )
-        self.norm = BatchNorm(embedding_dim, dtype=dtype, rngs=rngs) if batch_norm else None
+        norm = functools.partial(normalization, folded=folded, dtype=dtype, rngs=rngs)
+        self.norm = norm(embedding_dim, after_bias=True) if batch_norm else None
         self.deprecated = deprecated
         self.dtype = dtype
 
@@ -177,5 +191,5 @@ class SFNet(nnx.Module):
         return _normalized(self.norm, x).astype(jnp.float32)
 
 
-def _normalized(norm: BatchNorm | None, x: jax.Array) -> jax.Array:
+def _normalized(norm: BatchNorm | Bias | None, x: jax.Array) -> jax.Array:
     return x if norm is None else norm(x)

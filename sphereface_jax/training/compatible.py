@@ -83,6 +83,7 @@ def _class_means(
         old.graph,
         old.params,
         old.model_state,
+        pixel_mean=data.pixel_mean,
         pixel_divisor=data.pixel_divisor,
         mirror=False,
     )

@@ -19,6 +19,7 @@ from sphereface_jax.training.settings import (
     BELOW_ONE,
     COUNT,
     NOT_NEGATIVE,
+    PIXEL,
     POSITIVE,
     PROBABILITY,
     Range,
@@ -49,8 +50,11 @@ class DataConfig:
     """Height and width that the network sees; 112×112 images are cropped to 112×96."""
     color_order: Literal["bgr", "rgb"] = setting("bgr", "fixed")
     """Order of the colour channels that the network sees; the authors' is bgr."""
-    pixel_divisor: float = setting(128.0, "fixed", POSITIVE)
-    """Pixels become (x − 127.5) / divisor; the authors' is 128, InsightFace's 127.5."""
+    pixel_mean: float | tuple[float, float, float] = setting(127.5, "fixed", PIXEL)
+    """Pixels become (x − mean) / divisor; one number, or one a channel in the order that the
+    network sees."""
+    pixel_divisor: float | tuple[float, float, float] = setting(128.0, "fixed", POSITIVE)
+    """The authors' is 128, InsightFace's 127.5; one number, or one a channel."""
     resize: bool = setting(False, "fixed")
     """Scale faces of another size instead of refusing them; no substitute for alignment."""
     mirror: float = setting(0.5, "fixed", PROBABILITY)
@@ -85,6 +89,9 @@ class ModelConfig:
     """Length of an embedding."""
     channels: tuple[int, int, int, int] = setting((64, 128, 256, 512), "fixed", COUNT)
     """Channels of the four stages; the paper's by default."""
+    folded: bool = setting(False, "fixed")
+    """Biases in place of the normalisations after a layer, as imported networks have whose
+    normalisations were folded."""
     dtype: Literal["float32", "bfloat16"] = setting("float32", "fixed")
     """Of the network's computation; parameters, head and loss stay float32."""
 
@@ -268,6 +275,22 @@ class ProcessConfig:
         host, _, port = address.rpartition(":")
         require(bool(host) and port.isdecimal(), "coordinator", "HOST:PORT", address)
         require(index < count, "process_id", f"a number from 0 to {count - 1}", index)
+
+
+def pixel_formula(data: DataConfig) -> str:
+    """Says what becomes of a pixel.
+
+    Example:
+      >>> pixel_formula(DataConfig())
+      '(x − 127.5) / 128'
+    """
+
+    def said(value: float | tuple[float, ...]) -> str:
+        if isinstance(value, tuple):
+            return f"({', '.join(f'{number:g}' for number in value)})"
+        return f"{value:g}"
+
+    return f"(x − {said(data.pixel_mean)}) / {said(data.pixel_divisor)}"
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from flax import nnx
 from jax.lax import with_sharding_constraint
 from jax.sharding import Mesh, NamedSharding
 
-from sphereface_jax.data.transforms import normalize_pixels
+from sphereface_jax.data.transforms import PerChannel, normalize_pixels
 from sphereface_jax.heads.reductions import Nearest
 from sphereface_jax.training.collapse import collapse_metrics
 from sphereface_jax.training.freezing import FineTuning
@@ -51,7 +51,8 @@ def make_gradient(
     graph: nnx.GraphDef,
     objective: Objective,
     *,
-    pixel_divisor: float = 128.0,
+    pixel_mean: PerChannel = 127.5,
+    pixel_divisor: PerChannel = 128.0,
     tuning: FineTuning = FineTuning(),
     per_example: bool = False,
     mesh: Mesh | None = None,
@@ -70,7 +71,8 @@ def make_gradient(
     ) -> tuple[jax.Array, BatchGradient]:
         model = nnx.merge(graph, tuning.hold(trained["params"]), state.model_state, copy=True)
         model.train()
-        embeddings = model(normalize_pixels(images, divisor=pixel_divisor))
+        pixels = normalize_pixels(images, mean=pixel_mean, divisor=pixel_divisor)
+        embeddings = model(pixels)
         embeddings = place(embeddings, batch_sharding)
         head_loss = functools.partial(
             objective.loss,

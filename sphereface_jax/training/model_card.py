@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sphereface_jax.evaluation.calibration import describe_rate
-from sphereface_jax.training.config import TrainConfig
+from sphereface_jax.training.config import TrainConfig, pixel_formula
 from sphereface_jax.training.run_folder import (
     file_name,
     read_config,
@@ -75,7 +75,7 @@ def _model(config: TrainConfig, imported: dict[str, Any] | None) -> str:
     height, width = data.image_size
     text = (
         f"A {model.name} that maps a face, aligned to five points and {height}×{width} pixels, "
-        f"{data.color_order.upper()}, (x − 127.5) / {data.pixel_divisor:g}, to "
+        f"{data.color_order.upper()}, {pixel_formula(data)}, to "
         f"{model.embedding_dim} numbers whose angle to another face's says how alike they are."
     )
     if imported is not None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
@@ -16,6 +17,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from sphereface_jax.compilation import run_arithmetic
 from sphereface_jax.data.fingerprint import fingerprint
 from sphereface_jax.data.sources import FaceSource
+from sphereface_jax.data.transforms import PerChannel
 from sphereface_jax.training.checkpoint import Checkpoints, abstract
 from sphereface_jax.training.config import TrainConfig, from_dict, to_dict
 from sphereface_jax.training.objective import restored_objective
@@ -164,10 +166,7 @@ def check_start(config: TrainConfig) -> None:
             f"{config.init_from}: expected weights of {_network(config)}, got {_network(other)}; "
             "give this run the same --model.* and --data.image-size"
         )
-    ours, theirs = (
-        f"--data.color-order {data.color_order} --data.pixel-divisor {data.pixel_divisor:g}"
-        for data in (config.data, other.data)
-    )
+    ours, theirs = _preprocessing(config), _preprocessing(other)
     if ours != theirs:
         raise ValueError(
             f"{config.init_from}: expected weights learnt with {ours}, got weights learnt with "
@@ -223,7 +222,20 @@ def start_from(
     return dataclasses.replace(state, **placed), line
 
 
+def _preprocessing(config: TrainConfig) -> str:
+    """The options that say how pixels are prepared; the mean only where it is an unusual one."""
+    data = config.data
+
+    def numbers(value: PerChannel) -> str:
+        return " ".join(f"{number:g}" for number in np.ravel(value))
+
+    mean = "" if data.pixel_mean == 127.5 else f" --data.pixel-mean {numbers(data.pixel_mean)}"
+    divisor = f" --data.pixel-divisor {numbers(data.pixel_divisor)}"
+    return f"--data.color-order {data.color_order}{mean}{divisor}"
+
+
 def _network(config: TrainConfig) -> str:
     model = config.model
     height, width = config.data.image_size
-    return f"{model.name} {model.channels} -> {model.embedding_dim} at {height}×{width}"
+    folded = " with its normalisations folded" if model.folded else ""
+    return f"{model.name}{folded} {model.channels} -> {model.embedding_dim} at {height}×{width}"

@@ -54,6 +54,7 @@ class Range:
 COUNT = Range(1)
 NOT_NEGATIVE = Range(0)
 POSITIVE = Range(0, open_low=True)
+PIXEL = Range(0, 255)
 PROBABILITY = Range(0, 1)
 BELOW_ONE = Range(0, 1, open_high=True)
 
@@ -136,7 +137,13 @@ def _missing(hint: Any, value: Any, within: Range | None) -> str | None:
     arms = typing.get_args(hint)
     kind = typing.get_origin(hint) or hint
     if kind in (types.UnionType, typing.Union):
-        return None if value is None else _missing(arms[0], value, within)
+        if value is None and types.NoneType in arms:
+            return None
+        missing = [_missing(arm, value, within) for arm in arms if arm is not types.NoneType]
+        if None in missing:
+            return None
+        # Of several shapes, the one that the value has says best what it lacks.
+        return missing[1 if len(missing) > 1 and isinstance(value, tuple) else 0]
     if kind is Literal:
         return None if value in arms else f"one of {', '.join(map(repr, arms))}"
     if kind is tuple:

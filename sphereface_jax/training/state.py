@@ -1,6 +1,7 @@
 """Everything that changes during training, in one pytree."""
 
 import dataclasses
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,7 +62,14 @@ def make_model(config: ModelConfig, image_size: tuple[int, int], *, rngs: nnx.Rn
     """
     if config.name not in MODELS:
         raise ValueError(f"model.name: expected one of {', '.join(MODELS)}, got {config.name!r}")
-    return MODELS[config.name](
+    build = MODELS[config.name]
+    options = {"folded": True} if config.folded else {}
+    if config.folded and "folded" not in inspect.signature(build).parameters:
+        raise ValueError(
+            f"model.folded: expected a network with normalisation, got {config.name}; leave it out"
+        )
+    return build(
+        **options,
         embedding_dim=config.embedding_dim,
         image_size=image_size,
         channels=config.channels,

@@ -12,6 +12,7 @@ from jax.lax import with_sharding_constraint
 from jax.sharding import Mesh
 
 from sphereface_jax.compilation import compiler_options
+from sphereface_jax.data.transforms import PerChannel
 from sphereface_jax.training.freezing import FineTuning
 from sphereface_jax.training.gradient import accumulated, make_gradient
 from sphereface_jax.training.objective import Objective
@@ -33,7 +34,8 @@ def make_train_step(
     objective: Objective,
     tx: optax.GradientTransformation,
     *,
-    pixel_divisor: float = 128.0,
+    pixel_mean: PerChannel = 127.5,
+    pixel_divisor: PerChannel = 128.0,
     clip_norm: float | None = None,
     ema_decay: float = 0.0,
     accumulate: int = 1,
@@ -58,6 +60,7 @@ def make_train_step(
     gradient = make_gradient(
         graph,
         objective,
+        pixel_mean=pixel_mean,
         pixel_divisor=pixel_divisor,
         tuning=tuning,
         per_example=per_example,

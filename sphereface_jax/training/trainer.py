@@ -139,6 +139,7 @@ def make_trainer(
         graph,
         objective,
         tx,
+        pixel_mean=config.data.pixel_mean,
         pixel_divisor=config.data.pixel_divisor,
         clip_norm=config.optimizer.clip_norm,
         ema_decay=config.optimizer.ema_decay,

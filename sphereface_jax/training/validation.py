@@ -53,8 +53,12 @@ class Validator:
         self._images = ChosenImages(source, padded[share * jax.process_index() :][:share])
         self._transform = face_transform(config.data)
         self._batch_size = min(config.batch_size, 64)
-        self._graph = graph
-        self._pixel_divisor = config.data.pixel_divisor
+        self._embed = functools.partial(
+            embed,
+            graph,
+            pixel_mean=config.data.pixel_mean,
+            pixel_divisor=config.data.pixel_divisor,
+        )
 
     def score(
         self, state: TrainState, *, advance: Callable[[int], None] = lambda count: None
@@ -71,7 +75,7 @@ class Validator:
         whole = jax.device_put((params, state.model_state), state.step.sharding)
         here = jax.tree.map(lambda leaf: leaf.addressable_data(0), whole)
         embeddings = embed_images(
-            functools.partial(embed, self._graph, *here, pixel_divisor=self._pixel_divisor),
+            functools.partial(self._embed, *here),
             self._images,
             transform=self._transform,
             batch_size=self._batch_size,

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from flax import nnx
 
-from sphereface_jax.interop.names import arcface_torch, clcarwin, opensphere
+from sphereface_jax.interop.names import arcface_torch, clcarwin, foamliu, opensphere
 from sphereface_jax.interop.names.rules import Family, Named
 from sphereface_jax.models.iresnet import IResNet
 from sphereface_jax.models.mobilefacenet import MobileFaceNet
@@ -31,6 +31,8 @@ def families(model: nnx.Module) -> dict[str, Family]:
     Raises:
       TypeError: there is none.
     """
+    if isinstance(model, MobileFaceNet) and model.pointwise is not None:
+        return {"foamliu": foamliu.named_layers}
     if type(model) not in FAMILIES:
         raise TypeError(f"no PyTorch network is known for {type(model).__name__}")
     return FAMILIES[type(model)]
