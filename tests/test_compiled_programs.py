@@ -35,7 +35,13 @@ from sphereface_jax.plan.targets import (
     describe_devices,
     find_target,
 )
-from sphereface_jax.training.config import LossConfig, MeshConfig, ModelConfig, TrainConfig
+from sphereface_jax.training.config import (
+    DataConfig,
+    LossConfig,
+    MeshConfig,
+    ModelConfig,
+    TrainConfig,
+)
 
 WRITTEN_FOR = "0.10.2"
 DOZEN = [
@@ -209,3 +215,34 @@ def test_a_step_on_v5e() -> None:
         if operation == "convolution" and not shape.startswith("bf16")
     ]
     assert all("f32" in shape for shape in floats)
+
+
+# Thinner than the real ones, but for the transformer: its products need whole tiles.
+THIN = {"channels": (8, 8, 16, 16), "embedding_dim": 16}
+
+
+@pytest.mark.compilers
+@pytest.mark.parametrize(
+    ("network", "most"),
+    [
+        ("spherenet10", 0.9),
+        ("sfnet10_bn", 0.9),
+        ("iresnet18", 0.95),
+        ("mobilefacenet", 0.6),
+        ("vit_t", 0.3),
+    ],
+)
+def test_remat_holds_less(network: str, most: float) -> None:
+    devices_of("h100x1")
+    temporaries = []
+    for remat in (False, True):
+        model = ModelConfig(network, **({} if network == "vit_t" else THIN), remat=remat)
+        config = TrainConfig(
+            data=DataConfig(image_size=(64, 64)), model=model, steps=10, batch_size=64
+        )
+        trainer = planned_trainer(config, 64, find_target("h100x1"))
+        _, compiled = compile_step(trainer)
+        held = memory_by_kind(trainer, compiled.memory_analysis())
+        temporaries.append(held["temporaries"])
+    kept, anew = temporaries
+    assert anew < most * kept

@@ -24,6 +24,7 @@ ARCHITECTURES = [
     "iresnet18",
     "mobilefacenet",
     "mobilefacenet_foamliu",
+    "vit_t",
 ]
 
 

@@ -33,6 +33,8 @@ NETWORKS = {
     "sfnet20_deprecated": lambda: networks.SFNet(20, CHANNELS, DIM, REMAINING, deprecated=True),
     "iresnet18": lambda: networks.IResNet(18, CHANNELS, DIM, REMAINING),
     "mobilefacenet": lambda: networks.MobileFaceNet(CHANNELS, DIM, REMAINING),
+    "vit_t": lambda: networks.VisionTransformer(12, CHANNELS[-1] // 2, DIM, SIZE),
+    "vit_s": lambda: networks.VisionTransformer(12, CHANNELS[-1], DIM, SIZE),
     "mobilefacenet_large": lambda: networks.MobileFaceNet(
         CHANNELS, DIM, REMAINING, scale=4, blocks=(2, 8, 12, 4)
     ),
@@ -42,7 +44,14 @@ NETWORKS = {
 ARCHITECTURES = pytest.mark.parametrize(
     "arch",
     [
-        pytest.param(name, marks=pytest.mark.parity_full if "large" in name else ())
+        pytest.param(
+            name,
+            marks=pytest.mark.parity_full
+            if "large" in name
+            else pytest.mark.slow
+            if name == "vit_s"
+            else (),
+        )
         for name in NETWORKS
     ],
 )
@@ -103,6 +112,8 @@ FULL_WIDTH = {
     "sfnet20_bn": lambda: networks.SFNet(20, WIDE, 512, (7, 7), norm=True),
     "iresnet18": lambda: networks.IResNet(18, WIDE, 512, (7, 7)),
     "mobilefacenet": lambda: networks.MobileFaceNet(WIDE, 512, (7, 7)),
+    "vit_t": lambda: networks.VisionTransformer(12, 256, 512, (112, 112)),
+    "vit_b": lambda: networks.VisionTransformer(24, 512, 512, (112, 112)),
 }
 
 

@@ -244,6 +244,54 @@ class FoamliuMobileFaceNet(nn.Module):
         return x.view(x.size(0), -1)
 
 
+class Attention(nn.Module):
+    def __init__(self, width, heads):
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x):
+        parts = self.qkv(x).chunk(3, dim=-1)
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v)
+        return self.proj(mixed.transpose(1, 2).flatten(2))
+
+
+class VitBlock(nn.Module):
+    def __init__(self, width, heads):
+        super().__init__()
+        self.norm1, self.attn = nn.LayerNorm(width), Attention(width, heads)
+        self.norm2, self.mlp = nn.LayerNorm(width), nn.Module()
+        self.mlp.fc1, self.mlp.fc2 = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+    def forward(self, x):
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp.fc2(nn.functional.relu6(self.mlp.fc1(self.norm2(x))))
+
+
+class VisionTransformer(nn.Module):
+    def __init__(self, depth, width, dim, size):
+        super().__init__()
+        tokens = (size[0] // 9) * (size[1] // 9)
+        self.pos_embed = nn.Parameter(torch.randn(1, tokens, width))
+        self.mask_token = nn.Parameter(torch.randn(1, 1, width))
+        self.patch_embed = nn.Module()
+        self.patch_embed.proj = nn.Conv2d(3, width, 9, 9)
+        self.blocks = nn.Sequential(*(VitBlock(width, 8) for _ in range(depth)))
+        self.norm = nn.LayerNorm(width)
+        self.feature = nn.Sequential(
+            nn.Linear(tokens * width, width, bias=False),
+            nn.BatchNorm1d(width, eps=2e-5),
+            nn.Linear(width, dim, bias=False),
+            nn.BatchNorm1d(dim, eps=2e-5),
+        )
+
+    def forward(self, x):
+        x = self.patch_embed.proj(x).flatten(2).transpose(1, 2) + self.pos_embed
+        return self.feature(self.norm(self.blocks(x)).flatten(1))
+
+
 def randomized(network: nn.Module, seed: int = 0) -> nn.Module:
     """Gives a network random weights and random batch statistics that keep its signal's size."""
     generator = torch.Generator().manual_seed(seed)
@@ -260,6 +308,9 @@ def randomized(network: nn.Module, seed: int = 0) -> nn.Module:
             draw(module.running_mean, -0.5, 0.5)
             draw(module.running_var, 0.5, 2)
             module.num_batches_tracked.fill_(7)
+        elif isinstance(module, nn.LayerNorm):
+            draw(module.weight, 0.5, 1.5)
+            draw(module.bias, -0.5, 0.5)
         elif isinstance(module, nn.Conv2d | nn.Linear):
             spread = (3 / module.weight[0].numel()) ** 0.5
             draw(module.weight, -spread, spread)

@@ -11,6 +11,7 @@ from sphereface_jax.models.layers import BatchNorm, Bias, PReLU
 from sphereface_jax.models.mobilefacenet import Bottleneck, ConvNorm, MobileFaceNet
 from sphereface_jax.models.sfnet import SFNet, SFStage, SFUnit
 from sphereface_jax.models.spherenet import ResidualUnit, SphereNet, Stage
+from sphereface_jax.models.vit import HEADS, Attention, Block, VisionTransformer
 
 
 class Graph:
@@ -18,7 +19,8 @@ class Graph:
 
     Args:
       onnx: the package, which is imported where an export is asked for.
-      feature_shape: height, width and channels of what the first linear layer flattens.
+      feature_shape: height, width and channels of what the first linear layer flattens; None where
+        none does.
       input_scale: what the first convolution multiplies its input with; one number, or one a
         channel in the network's colour order.
       reverse_channels: whether the first convolution reads its input's channels backwards.
@@ -28,7 +30,7 @@ class Graph:
         self,
         onnx: Any,
         *,
-        feature_shape: tuple[int, int, int],
+        feature_shape: tuple[int, int, int] | None,
         input_scale: float | np.ndarray = 1.0,
         reverse_channels: bool = False,
     ):
@@ -48,7 +50,7 @@ class Graph:
     def constant(self, array: np.ndarray) -> str:
         """Adds an initialiser and returns its name."""
         name = f"constant_{len(self.initializers)}"
-        stored = self._onnx.numpy_helper.from_array(np.ascontiguousarray(array), name)
+        stored = self._onnx.numpy_helper.from_array(np.asarray(array, order="C"), name)
         self.initializers.append(stored)
         return name
 
@@ -117,10 +119,48 @@ class Graph:
     def linear(self, layer: nnx.Linear, x: str) -> str:
         """Flattens an image as (channel, height, width) and multiplies."""
         kernel = np.asarray(layer.kernel[...], np.float32)
+        assert self._feature_shape is not None
         image = kernel.reshape(*self._feature_shape, -1).transpose(2, 0, 1, 3)
         inputs = [self.node("Flatten", [x], axis=1), self.constant(image.reshape(kernel.shape))]
         inputs += [] if layer.bias is None else [self._variable(layer.bias)]
         return self.node("Gemm", inputs)
+
+    def tokens(self, x: str) -> str:
+        """From an image [N, C, H, W] to tokens [N, H W, C]."""
+        shape = self.constant(np.array([0, 0, -1], np.int64))
+        return self.node("Transpose", [self.node("Reshape", [x, shape])], perm=[0, 2, 1])
+
+    def shift(self, variable: nnx.Variable, x: str) -> str:
+        """The sum of a value and a weight."""
+        return self.add(x, self._variable(variable))
+
+    def dense(self, layer: nnx.Linear, x: str) -> str:
+        """Multiplies the last dimension."""
+        x = self.node("MatMul", [x, self._variable(layer.kernel)])
+        return x if layer.bias is None else self.shift(layer.bias, x)
+
+    def layer_norm(self, layer: nnx.LayerNorm, x: str) -> str:
+        """Normalisation over the last dimension."""
+        inputs = [x, self._variable(layer.scale), self._variable(layer.bias)]
+        return self.node("LayerNormalization", inputs, axis=-1, epsilon=layer.epsilon)
+
+    def attention(self, qkv: str, *, heads: int, width: int) -> str:
+        """softmax(q kᵀ / √d) v of tokens [N, T, 3 width], heads side by side in each third."""
+        parts = self.constant(np.array([0, 0, 3, heads, width // heads], np.int64))
+        x = self.node("Transpose", [self.node("Reshape", [qkv, parts])], perm=[2, 0, 3, 1, 4])
+        q, k, v = (
+            self.node("Gather", [x, self.constant(np.array(part, np.int64))], axis=0)
+            for part in range(3)
+        )
+        x = self.node("MatMul", [q, self.node("Transpose", [k], perm=[0, 1, 3, 2])])
+        scale = self.constant(np.array((width // heads) ** -0.5, np.float32))
+        x = self.node("Softmax", [self.node("Mul", [x, scale])], axis=-1)
+        x = self.node("Transpose", [self.node("MatMul", [x, v])], perm=[0, 2, 1, 3])
+        return self.node("Reshape", [x, self.constant(np.array([0, 0, width], np.int64))])
+
+    def flatten(self, x: str) -> str:
+        """All dimensions but the first as one."""
+        return self.node("Flatten", [x], axis=1)
 
 
 @functools.singledispatch
@@ -222,3 +262,27 @@ def _(block: ConvNorm, graph: Graph, x: str) -> str:
     if block.activation == "relu":
         return graph.relu(x)
     return graph.relu6(x) if block.activation == "relu6" else graph.prelu(block.prelu, x)
+
+
+@emit.register
+def _(block: VisionTransformer, graph: Graph, x: str) -> str:
+    x = graph.shift(block.positions, graph.tokens(graph.conv(block.patches, x)))
+    for unit in block.blocks:
+        x = emit(unit, graph, x)
+    x = graph.flatten(graph.layer_norm(block.norm, x))
+    x = graph.norm(block.reduce_norm, graph.dense(block.reduce, x))
+    return graph.norm(block.embedding_norm, graph.dense(block.embedding, x))
+
+
+@emit.register
+def _(block: Block, graph: Graph, x: str) -> str:
+    x = graph.add(x, emit(block.attention, graph, graph.layer_norm(block.norm1, x)))
+    inner = graph.relu6(graph.dense(block.expand, graph.layer_norm(block.norm2, x)))
+    return graph.add(x, graph.dense(block.project, inner))
+
+
+@emit.register
+def _(block: Attention, graph: Graph, x: str) -> str:
+    width = block.project.in_features
+    x = graph.attention(graph.dense(block.qkv, x), heads=HEADS, width=width)
+    return graph.dense(block.project, x)

@@ -50,6 +50,7 @@ SOURCES = {
     "sphere20a": Source("clcarwin/sphereface_pytorch", "bgr", (112, 96), 128.0, "fc6.weight"),
     "sfnet": Source("ydwen/opensphere", "rgb", (112, 112), 127.5),
     "iresnet": Source("deepinsight/insightface, arcface_torch", "rgb", (112, 112), 127.5),
+    "vit": Source("deepinsight/insightface, arcface_torch", "rgb", (112, 112), 127.5),
     "mobilefacenet": Source("deepinsight/insightface, arcface_torch", "rgb", (112, 112), 127.5),
 }
 """Every source by the start of the names of its networks, the longer starts first."""

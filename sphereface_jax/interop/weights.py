@@ -69,14 +69,17 @@ def torch_slots(model: Any, family: str = "") -> dict[str, Slot]:
     slots: dict[str, Slot] = {}
     for name, layer in named_layers(model, family):
         for leaf, slot in _layer_slots(layer, model.feature_shape):
-            slots[f"{name}.{leaf}"] = slot
+            slots[f"{name}.{leaf}" if leaf else name] = slot
     return slots
 
 
 def _layer_slots(
-    layer: nnx.Module | AsConvolution | None, feature_shape: tuple[int, int, int]
+    layer: nnx.Module | nnx.Variable | AsConvolution | None,
+    feature_shape: tuple[int, int, int] | None,
 ) -> Iterator[tuple[str, Slot]]:
-    if isinstance(layer, PReLU):
+    if isinstance(layer, nnx.Variable):
+        yield "", Slot(layer, _same, _same)
+    elif isinstance(layer, PReLU):
         yield "weight", Slot(layer.slope, _same, _same)
     elif isinstance(layer, BatchNorm):
         leaves: dict[str, Any] = {
@@ -93,6 +96,11 @@ def _layer_slots(
     elif isinstance(layer, AsConvolution):
         for leaf, slot in _layer_slots(layer.layer, feature_shape):
             yield leaf, _as_convolution(slot) if leaf == "weight" else slot
+    elif isinstance(layer, nnx.LayerNorm):
+        assert layer.scale is not None
+        assert layer.bias is not None
+        yield "weight", Slot(layer.scale, _same, _same)
+        yield "bias", Slot(layer.bias, _same, _same)
     elif isinstance(layer, nnx.Conv | nnx.Linear):
         yield "weight", _kernel_slot(layer.kernel, feature_shape)
         if layer.bias is not None:

@@ -34,6 +34,9 @@ source: 112×96 for the first six, 112×112 for the others.
     mobilefacenet_classic 1,200,512   0.22 G  the paper's width
     mobilefacenet_large   6,314,880   1.82 G
     mobilefacenet_foamliu 1,197,696   0.23 G  foamliu/MobileFaceNet
+    vit_t                19,137,536   1.50 G  deepinsight/insightface, arcface_torch
+    vit_s                76,022,784   5.75 G
+    vit_b               113,832,960  11.44 G
 
 `model.train()` and `model.eval()` of NNX say whether batch normalisation takes the statistics of
 the batch, as a new network does, or those that it has gathered.
@@ -49,6 +52,7 @@ from sphereface_jax.models.iresnet import IResNet
 from sphereface_jax.models.mobilefacenet import MobileFaceNet
 from sphereface_jax.models.sfnet import SFNet
 from sphereface_jax.models.spherenet import UNITS, SphereNet
+from sphereface_jax.models.vit import VisionTransformer
 
 MODELS: dict[str, Callable[..., nnx.Module]] = {
     **{f"spherenet{depth}": functools.partial(SphereNet, depth) for depth in UNITS},
@@ -66,5 +70,8 @@ MODELS: dict[str, Callable[..., nnx.Module]] = {
     "mobilefacenet_foamliu": functools.partial(
         MobileFaceNet, scale=1, activation="relu6", separable=True, embedding_bias=True
     ),
+    "vit_t": functools.partial(VisionTransformer, 12, width=0.5),
+    "vit_s": functools.partial(VisionTransformer, 12),
+    "vit_b": functools.partial(VisionTransformer, 24),
 }
 """Every backbone by the name that `--model.name` takes."""

@@ -28,6 +28,7 @@ from sphereface_jax.models.layers import (
     convolution,
     halved,
     normalization,
+    run_units,
     torch_linear,
 )
 
@@ -115,6 +116,7 @@ class IResNet(nnx.Module):
       channels: of the four stages; the stem has as many as the first.
       folded: the normalisations after a layer are folded into it, and biases stand in their place;
         those before a convolution stay.
+      remat: computes each unit anew in the backward pass instead of keeping what is in it.
       dtype: of the computation; parameters are float32 and embeddings come back as float32.
       rngs: the keys of the initialisers.
 
@@ -130,6 +132,7 @@ class IResNet(nnx.Module):
         image_size: tuple[int, int] = (112, 112),
         channels: Sequence[int] = (64, 128, 256, 512),
         folded: bool = False,
+        remat: bool = False,
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
@@ -160,12 +163,12 @@ class IResNet(nnx.Module):
             rngs=rngs,
         )
         self.norm3 = norm(embedding_dim, train_scale=False, after_bias=True)
+        self.remat = remat
         self.dtype = dtype
 
     def __call__(self, images: jax.Array) -> jax.Array:
         x = self.prelu(self.norm1(self.conv(images.astype(self.dtype))))
         for stage in self.stages:
-            for unit in stage:
-                x = unit(x)
+            x = run_units(stage, x, remat=self.remat)
         x = self.norm2(x)
         return self.norm3(self.embedding(x.reshape(x.shape[0], -1))).astype(jnp.float32)

@@ -1,6 +1,8 @@
 """The layers that the backbones share, in the terms of the files that their weights come from."""
 
 import functools
+from collections.abc import Iterable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -121,14 +123,21 @@ class BatchNorm(nnx.BatchNorm):
     Args:
       channels: of the last dimension.
       train_scale: whether γ is trained, or a constant 1.
+      epsilon: added to the variance.
       dtype: of the result.
       rngs: unused keys.
     """
 
     def __init__(
-        self, channels: int, *, train_scale: bool = True, dtype: jnp.dtype, rngs: nnx.Rngs
+        self,
+        channels: int,
+        *,
+        train_scale: bool = True,
+        epsilon: float = 1e-5,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
     ):
-        super().__init__(channels, momentum=0.9, epsilon=1e-5, dtype=jnp.float32, rngs=rngs)
+        super().__init__(channels, momentum=0.9, epsilon=epsilon, dtype=jnp.float32, rngs=rngs)
         if not train_scale:
             self.scale = Constant(jnp.ones((channels,), jnp.float32))  # type: ignore[assignment]
         self.result_dtype = dtype
@@ -208,6 +217,22 @@ def convolution(
         conv_general_dilated=grouped_convolution if groups > 1 else jax.lax.conv_general_dilated,
         rngs=rngs,
     )
+
+
+def run_units(units: Iterable[nnx.Module], x: jax.Array, *, remat: bool) -> jax.Array:
+    """Runs x through units one after another.
+
+    With `remat` the backward pass keeps what goes into each unit and computes what is in it anew.
+    Values, gradients and statistics stay the same to rounding: these are gathered once.
+    """
+    call = nnx.remat(_call) if remat else _call
+    for unit in units:
+        x = call(unit, x)
+    return x
+
+
+def _call(unit: Any, x: jax.Array) -> jax.Array:
+    return unit(x)
 
 
 def halved(image_size: tuple[int, int], times: int) -> tuple[int, int]:

@@ -27,7 +27,14 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from sphereface_jax.models.layers import PReLU, convolution, halved, kaiming_fan_out, normalization
+from sphereface_jax.models.layers import (
+    PReLU,
+    convolution,
+    halved,
+    kaiming_fan_out,
+    normalization,
+    run_units,
+)
 
 Activation = Literal["prelu", "relu", "relu6", "none"]
 
@@ -119,6 +126,7 @@ class MobileFaceNet(nnx.Module):
         second resolution; at the third and fourth; of the widest and of the last convolution.
       folded: the normalisations are folded into the layers before them, and biases stand in their
         place.
+      remat: computes each bottleneck anew in the backward pass instead of keeping what is in it.
       dtype: of the computation; parameters are float32 and embeddings come back as float32.
       rngs: the keys of the initialisers.
     """
@@ -135,6 +143,7 @@ class MobileFaceNet(nnx.Module):
         image_size: tuple[int, int] = (112, 112),
         channels: Sequence[int] = (64, 128, 256, 512),
         folded: bool = False,
+        remat: bool = False,
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
@@ -186,6 +195,7 @@ class MobileFaceNet(nnx.Module):
         self.norm = normalization(
             embedding_dim, folded=folded, after_bias=embedding_bias, dtype=dtype, rngs=rngs
         )
+        self.remat = remat
         self.dtype = dtype
 
     def __call__(self, images: jax.Array) -> jax.Array:
@@ -195,7 +205,6 @@ class MobileFaceNet(nnx.Module):
         if self.pointwise is not None:
             x = self.pointwise(x)
         for stage in (self.first, *self.stages):
-            for bottleneck in stage:
-                x = bottleneck(x)
+            x = run_units(stage, x, remat=self.remat)
         x = self.pool(self.separate(x))
         return self.norm(self.embedding(x.reshape(x.shape[0], -1))).astype(jnp.float32)

@@ -30,6 +30,7 @@ from sphereface_jax.models.layers import (
     halved,
     kaiming_fan_out,
     normalization,
+    run_units,
     torch_linear,
 )
 from sphereface_jax.models.spherenet import UNITS
@@ -112,11 +113,9 @@ class SFStage(nnx.Module):
         )
         self.units = nnx.List(unit() for _ in range(units))
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, *, remat: bool = False) -> jax.Array:
         x = nnx.relu(_normalized(self.norm, self.conv(x)))
-        for unit in self.units:
-            x = unit(x)
-        return x
+        return run_units(self.units, x, remat=remat)
 
 
 class SFNet(nnx.Module):
@@ -131,6 +130,7 @@ class SFNet(nnx.Module):
       channels: of the four stages.
       folded: the normalisations are folded into the layers before them, and biases stand in their
         place.
+      remat: computes each unit anew in the backward pass instead of keeping what is in it.
       dtype: of the computation; parameters are float32 and embeddings come back as float32.
       rngs: the keys of the initialisers.
 
@@ -148,6 +148,7 @@ class SFNet(nnx.Module):
         image_size: tuple[int, int] = (112, 112),
         channels: Sequence[int] = (64, 128, 256, 512),
         folded: bool = False,
+        remat: bool = False,
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
@@ -181,12 +182,13 @@ class SFNet(nnx.Module):
         norm = functools.partial(normalization, folded=folded, dtype=dtype, rngs=rngs)
         self.norm = norm(embedding_dim, after_bias=True) if batch_norm else None
         self.deprecated = deprecated
+        self.remat = remat
         self.dtype = dtype
 
     def __call__(self, images: jax.Array) -> jax.Array:
         x = images.astype(self.dtype)
         for stage in self.stages:
-            x = stage(x)
+            x = stage(x, remat=self.remat)
         x = self.embedding(x.reshape(x.shape[0], -1))
         return _normalized(self.norm, x).astype(jnp.float32)
 

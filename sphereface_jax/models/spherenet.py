@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from sphereface_jax.models.layers import PReLU, caffe_xavier, convolution, halved
+from sphereface_jax.models.layers import PReLU, caffe_xavier, convolution, halved, run_units
 
 UNITS = {
     4: (0, 0, 0, 0),
@@ -89,11 +89,9 @@ class Stage(nnx.Module):
             for _ in range(units)
         )
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, *, remat: bool = False) -> jax.Array:
         x = self.prelu(self.conv(x))
-        for unit in self.units:
-            x = unit(x)
-        return x
+        return run_units(self.units, x, remat=remat)
 
 
 class SphereNet(nnx.Module):
@@ -106,6 +104,7 @@ class SphereNet(nnx.Module):
       channels: of the four stages; smaller ones make a smaller network for tests and tutorials.
       residual_bias: trained biases in the residual convolutions too, as in clcarwin's sphere20a.
         The authors give them the constant 0 and no learning rate: they are left out.
+      remat: computes each unit anew in the backward pass instead of keeping what is in it.
       dtype: of the computation; parameters are float32 and embeddings come back as float32.
       rngs: the keys of the initialisers.
 
@@ -129,6 +128,7 @@ class SphereNet(nnx.Module):
         image_size: tuple[int, int] = (112, 96),
         channels: Sequence[int] = (64, 128, 256, 512),
         residual_bias: bool = False,
+        remat: bool = False,
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
@@ -147,10 +147,11 @@ class SphereNet(nnx.Module):
             dtype=dtype,
             rngs=rngs,
         )
+        self.remat = remat
         self.dtype = dtype
 
     def __call__(self, images: jax.Array) -> jax.Array:
         x = images.astype(self.dtype)
         for stage in self.stages:
-            x = stage(x)
+            x = stage(x, remat=self.remat)
         return self.embedding(x.reshape(x.shape[0], -1)).astype(jnp.float32)

@@ -94,6 +94,9 @@ class ModelConfig:
     normalisations were folded."""
     dtype: Literal["float32", "bfloat16"] = setting("float32", "fixed")
     """Of the network's computation; parameters, head and loss stay float32."""
+    remat: bool = setting(False, "free")
+    """Compute each unit of the network anew in the backward pass instead of keeping what is in it:
+    less memory for more time (but on a CPU, whose compiler keeps it all the same)."""
 
 
 @dataclass(frozen=True)

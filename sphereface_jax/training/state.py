@@ -73,6 +73,7 @@ def make_model(config: ModelConfig, image_size: tuple[int, int], *, rngs: nnx.Rn
         embedding_dim=config.embedding_dim,
         image_size=image_size,
         channels=config.channels,
+        remat=config.remat,
         dtype=jnp.dtype(config.dtype),
         rngs=rngs,
     )

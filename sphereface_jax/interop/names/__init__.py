@@ -15,12 +15,14 @@ from sphereface_jax.models.iresnet import IResNet
 from sphereface_jax.models.mobilefacenet import MobileFaceNet
 from sphereface_jax.models.sfnet import SFNet
 from sphereface_jax.models.spherenet import SphereNet
+from sphereface_jax.models.vit import VisionTransformer
 
 FAMILIES: dict[type[nnx.Module], dict[str, Family]] = {
     SphereNet: {"clcarwin": clcarwin.named_layers},
     SFNet: {"opensphere": opensphere.named_layers},
     IResNet: {"arcface_torch": arcface_torch.iresnet_layers},
     MobileFaceNet: {"arcface_torch": arcface_torch.mobilefacenet_layers},
+    VisionTransformer: {"arcface_torch": arcface_torch.vit_layers},
 }
 """By the class of a network, the families that name its layers."""
 

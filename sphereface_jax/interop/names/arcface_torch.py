@@ -1,10 +1,11 @@
-"""The names of InsightFace's arcface_torch: its IResNet and its MobileFaceNet."""
+"""The names of InsightFace's arcface_torch: its IResNet, MobileFaceNet and ViT."""
 
 from collections.abc import Iterator
 
 from sphereface_jax.interop.names.rules import Named
 from sphereface_jax.models.iresnet import IResNet, IResUnit
 from sphereface_jax.models.mobilefacenet import Bottleneck, ConvNorm, MobileFaceNet
+from sphereface_jax.models.vit import VisionTransformer
 
 
 def iresnet_layers(model: IResNet) -> Iterator[Named]:
@@ -60,3 +61,22 @@ def _conv_norm(name: str, block: ConvNorm) -> Iterator[Named]:
     yield f"{name}.layers.0", block.conv
     yield f"{name}.layers.1", block.norm
     yield f"{name}.layers.2", block.prelu
+
+
+def vit_layers(model: VisionTransformer) -> Iterator[Named]:
+    """Yields layers and single weights by name."""
+    yield "pos_embed", model.positions
+    yield "mask_token", model.mask_token
+    yield "patch_embed.proj", model.patches
+    for index, block in enumerate(model.blocks):
+        yield f"blocks.{index}.norm1", block.norm1
+        yield f"blocks.{index}.attn.qkv", block.attention.qkv
+        yield f"blocks.{index}.attn.proj", block.attention.project
+        yield f"blocks.{index}.norm2", block.norm2
+        yield f"blocks.{index}.mlp.fc1", block.expand
+        yield f"blocks.{index}.mlp.fc2", block.project
+    yield "norm", model.norm
+    yield "feature.0", model.reduce
+    yield "feature.1", model.reduce_norm
+    yield "feature.2", model.embedding
+    yield "feature.3", model.embedding_norm

@@ -14,8 +14,9 @@ class AsConvolution:
     layer: nnx.Linear
 
 
-Named = tuple[str, nnx.Module | AsConvolution | None]
-"""A layer that holds weights, by its name; None stands for one that this variant lacks."""
+Named = tuple[str, nnx.Module | nnx.Variable | AsConvolution | None]
+"""A layer that holds weights, or a weight, by its name; None stands for a layer that this variant
+lacks."""
 
 Family = Callable[[Any], Iterator[Named]]
 """Yields every layer of a network by its name, in the order of the network."""
