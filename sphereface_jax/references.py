@@ -43,14 +43,15 @@ def run_fingerprint(run: SavedRun) -> str:
 def _network_text(config: TrainConfig) -> str:
     """A network and its preprocessing as they were written before they had further options.
 
-    An option that came later is named where it is not at its default, so that the fingerprints of
-    earlier runs stay.
+    An option that came later is named where it is not at its default and matters to the vectors, so
+    that the fingerprints of earlier runs stay.
     """
     data, model = config.data, config.model
     said = [
         f"{field.name}={getattr(model, field.name)!r}"
         for field in dataclasses.fields(model)
-        if field.name in _FIRST_OPTIONS or getattr(model, field.name) != field.default
+        if field.name in _FIRST_OPTIONS
+        or (field.metadata["resume"] == "fixed" and getattr(model, field.name) != field.default)
     ]
     network = f"ModelConfig({', '.join(said)})"
     pixels = f"{data.image_size!r}, {data.color_order!r}, {data.pixel_divisor!r}"

@@ -15,7 +15,10 @@ import cv2
 import numpy as np
 import pytest
 from faces_on_disk import make_face, make_folder
+from flax import nnx
 
+from sphereface_jax.commands.import_onnx import read_network
+from sphereface_jax.commands.weight_options import ImportOptions
 from sphereface_jax.data.folder import ImageFolder
 from sphereface_jax.data.images import encode_jpeg, read_image
 from sphereface_jax.data.landmarks import read_landmarks
@@ -24,6 +27,8 @@ from sphereface_jax.data.pairs import find_images, read_pairs
 from sphereface_jax.data.record_source import write_records
 from sphereface_jax.data.recordio import RecordWriter
 from sphereface_jax.data.sources import open_source
+from sphereface_jax.interop.onnx_export import onnx_bytes
+from sphereface_jax.models import MODELS
 
 SECONDS = 10  # far above what any reader takes; a hang is far above this
 
@@ -145,6 +150,20 @@ def read_pairs_and_images(path: Path) -> None:
     find_images(read_pairs(path).names, path.parent)
 
 
+def write_onnx(directory: Path) -> Path:
+    pytest.importorskip("onnx", reason="onnx is in the extra `onnx`")
+    sizes = {"embedding_dim": 3, "image_size": (16, 16), "channels": (1, 1, 2, 2)}
+    model = MODELS["spherenet4"](**sizes, rngs=nnx.Rngs(0))
+    pixels = {"image_size": (16, 16), "color_order": "rgb", "pixel_mean": 120.0}
+    content = onnx_bytes(model, **pixels, pixel_divisor=128.0, normalize=True)
+    (directory / "net.onnx").write_bytes(content)
+    return directory / "net.onnx"
+
+
+def read_onnx_network(path: Path) -> None:
+    read_network(ImportOptions(path, out=path.parent / "run", arch="spherenet4"))
+
+
 READERS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], object]]] = {
     "rec": (write_rec, read_source),
     "rec without idx": (write_rec_without_index, read_source),
@@ -160,6 +179,7 @@ READERS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], object]]] = {
     "landmarks": (write_landmarks, read_landmarks),
     "zip": (write_zip, read_source),
     "tar": (write_tar, read_source),
+    "onnx": (write_onnx, read_onnx_network),
 }
 
 

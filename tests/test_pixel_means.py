@@ -106,12 +106,14 @@ def test_a_run_that_says_no_mean_still_opens(tmp_path: Path) -> None:
 
 
 def test_fingerprints_of_earlier_runs_stay_and_other_means_change_them() -> None:
-    def fingerprint(**data: object) -> str:
-        config = TrainConfig(data=DataConfig(**data), model=ModelConfig())
+    def fingerprint(model: ModelConfig = ModelConfig(), **data: object) -> str:
+        config = TrainConfig(data=DataConfig(**data), model=model)
         weights = SimpleNamespace(config=config, params={"w": np.ones(3)}, model_state={})
         return run_fingerprint(weights)
 
     assert fingerprint() == "8731bad48e4b45902df153bab180f102"
+    assert fingerprint(ModelConfig(remat=True)) == fingerprint()
+    assert fingerprint(ModelConfig(folded=True)) != fingerprint()
     assert len({fingerprint(), fingerprint(pixel_mean=127.0), fingerprint(pixel_mean=MEAN)}) == 3
 
 

@@ -16,6 +16,7 @@ import optax
 from flax import nnx
 from rich.console import Console
 
+from sphereface_jax.commands.import_onnx import FoundNetwork, read_network
 from sphereface_jax.commands.weight_options import ImportOptions
 from sphereface_jax.compilation import run_arithmetic
 from sphereface_jax.data.files import atomic_folder
@@ -55,13 +56,35 @@ def import_weights(options: ImportOptions, *, console: Console) -> None:
     """
     if options.weights.is_dir():
         options = _of_folder(options)
-    if options.arch not in MODELS:
+    is_onnx = options.weights.suffix.lower() == ".onnx"
+    if options.arch not in MODELS and (options.arch or not is_onnx):
         raise ValueError(f"--arch: expected one of {', '.join(MODELS)}, got {options.arch!r}")
     if options.out.exists():
         raise ValueError(
             f"{options.out}: expected a folder that does not exist yet for --out; delete it or "
             "name another"
         )
+    found = read_network(options) if is_onnx else _read_network(options)
+    options, model = found.options, found.model
+    config = _config(options)
+    class_weights = _class_weights(options, {}) if is_onnx else found.class_weights
+    count = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
+    described = _describe(options, found.tensors, class_weights) | found.facts
+    _write_run(config, model, class_weights, described)
+    classes = "no class weights" if class_weights is None else f"{len(class_weights):,} classes"
+    height, width = config.data.image_size
+    say(
+        console,
+        f"{options.out}: {options.arch}, {count / 1e6:.1f} M weights and {classes}, for faces of "
+        f"{height}×{width} {config.data.color_order.upper()}, "
+        f"{pixel_formula(config.data)}",
+    )
+    for remark in found.remarks:
+        say(console, remark)
+
+
+def _read_network(options: ImportOptions) -> FoundNetwork:
+    """Reads a file of tensors as the network that the options name."""
     config = _config(options)
     tensors, dropped = _read(options.weights)
     class_weights = _class_weights(options, tensors)
@@ -72,19 +95,15 @@ def import_weights(options: ImportOptions, *, console: Console) -> None:
         load_state_dict(model, tensors)
     except ValueError as error:
         raise ValueError(f"{options.weights}: as {options.arch}, {error}") from None
-    count = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
-    described = _describe(options, tensors, class_weights) | {"dropped_prefixes": dropped}
-    _write_run(config, model, class_weights, described)
-    classes = "no class weights" if class_weights is None else f"{len(class_weights):,} classes"
-    height, width = config.data.image_size
-    say(
-        console,
-        f"{options.out}: {options.arch}, {count / 1e6:.1f} M weights and {classes}, for faces of "
-        f"{height}×{width} {config.data.color_order.upper()}, "
-        f"{pixel_formula(config.data)}",
+    remarks = [f"The names of the tensors were read without {', '.join(dropped)}"]
+    return FoundNetwork(
+        options=options,
+        model=model,
+        tensors=len(tensors),
+        facts={"dropped_prefixes": dropped},
+        remarks=remarks if dropped else [],
+        class_weights=class_weights,
     )
-    if dropped:
-        say(console, f"The names of the tensors were read without {', '.join(dropped)}")
 
 
 def _read(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -142,7 +161,7 @@ def _embedding_dim(options: ImportOptions) -> int:
 
 
 def _describe(
-    options: ImportOptions, tensors: dict[str, np.ndarray], class_weights: np.ndarray | None
+    options: ImportOptions, tensors: int, class_weights: np.ndarray | None
 ) -> dict[str, Any]:
     file, keys = split_key(options.weights)
     with file.open("rb") as content:
@@ -151,7 +170,7 @@ def _describe(
         "file": file.name,
         "key": "/".join(keys),
         "sha256": digest,
-        "tensors": len(tensors),
+        "tensors": tensors,
         "architecture": options.arch,
         "defined_in": source_of(options.arch).repository,
         "class_weights": None if options.class_weights is None else options.class_weights.name,

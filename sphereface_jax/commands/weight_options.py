@@ -15,12 +15,12 @@ class ImportOptions:
     """Which weights to read, and what is known about them."""
 
     weights: Positional[Path]
-    """FILE, or FILE/KEY for a part of it, or a folder of `sphereface export --hf`."""
+    """FILE, or FILE/KEY for a part of it, an ONNX file, or a folder of `sphereface export --hf`."""
     out: Path
     """Folder of the run; it must not exist yet."""
     arch: str = ""
     """The network, such as sphere20a, sfnet20_bn, iresnet50, mobilefacenet; a folder says its
-    own, its sizes and its preprocessing."""
+    own, its sizes and its preprocessing, and an ONNX file is recognised."""
     class_weights: Path | None = None
     """FILE or FILE/KEY of the class weights, [C, D] or [D, C], to go on training with."""
     embedding_dim: int | None = None
@@ -36,7 +36,7 @@ class ImportOptions:
     """Height and width; by default those of the network's source."""
     pixel_mean: float | tuple[float, float, float] | None = None
     """Pixels become (x - mean) / divisor: one number, or one a channel in the network's colour
-    order; by default that of the network's source."""
+    order; by default that of the network's source. Of an ONNX file, what it takes."""
     pixel_divisor: float | tuple[float, float, float] | None = None
     """One number, or one a channel; by default that of the network's source."""
     license: str = ""

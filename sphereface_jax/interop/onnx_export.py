@@ -50,7 +50,7 @@ def onnx_bytes(
     Raises:
       FileNotFoundError: the package `onnx` is not installed.
     """
-    onnx = _package()
+    onnx = onnx_package()
     helper, types = onnx.helper, onnx.TensorProto
     graph = Graph(
         onnx,
@@ -111,7 +111,12 @@ def _per_channel(graph: Graph, values: np.ndarray) -> str:
     return graph.constant(values.astype(np.float32)[:, None, None])
 
 
-def _package() -> Any:
+def onnx_package() -> Any:
+    """Imports the package `onnx`.
+
+    Raises:
+      FileNotFoundError: it is not installed.
+    """
     try:
         import onnx
     except ModuleNotFoundError:

@@ -1,6 +1,7 @@
 """Everything that changes during training, in one pytree."""
 
 import dataclasses
+import functools
 import inspect
 from dataclasses import dataclass
 from typing import Any
@@ -64,7 +65,8 @@ def make_model(config: ModelConfig, image_size: tuple[int, int], *, rngs: nnx.Rn
         raise ValueError(f"model.name: expected one of {', '.join(MODELS)}, got {config.name!r}")
     build = MODELS[config.name]
     options = {"folded": True} if config.folded else {}
-    if config.folded and "folded" not in inspect.signature(build).parameters:
+    network: Any = build.func if isinstance(build, functools.partial) else build
+    if config.folded and "folded" not in inspect.signature(network.__init__).parameters:
         raise ValueError(
             f"model.folded: expected a network with normalisation, got {config.name}; leave it out"
         )
