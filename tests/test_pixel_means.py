@@ -106,8 +106,8 @@ def test_a_run_that_says_no_mean_still_opens(tmp_path: Path) -> None:
 
 
 def test_fingerprints_of_earlier_runs_stay_and_other_means_change_them() -> None:
-    def fingerprint(model: ModelConfig = ModelConfig(), **data: object) -> str:
-        config = TrainConfig(data=DataConfig(**data), model=model)
+    def fingerprint(model: ModelConfig | None = None, **data: object) -> str:
+        config = TrainConfig(data=DataConfig(**data), model=model or ModelConfig())
         weights = SimpleNamespace(config=config, params={"w": np.ones(3)}, model_state={})
         return run_fingerprint(weights)
 
