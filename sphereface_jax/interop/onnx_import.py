@@ -1,6 +1,6 @@
 """Recognises a network in an ONNX graph and takes its weights.
 
-`interop.onnx_graph.emit` walks a network and adds a node for each layer. `Reader` has the methods
+`interop.onnx_graph.emit` adds a node for each layer of a network. `Reader` has the methods
 of its graph, but finds each layer among the steps of a file and takes its weights; so what can be
 exported can be recognised, and a file that departs from the network is named by the node.
 
