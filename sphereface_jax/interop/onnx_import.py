@@ -531,7 +531,7 @@ def _class_of(name: str) -> Any:
 
 
 def _candidates(count: int, arch: str) -> list[str]:
-    """The networks with so many convolutions; else that with the nearest number of each class."""
+    """The networks with this many convolutions; else that with the nearest number of each class."""
     if arch:
         if _class_of(arch) not in _FAMILIES:
             raise ValueError(f"--arch: expected a network that convolves, got {arch}")
