@@ -117,10 +117,7 @@ def check_torch(arch: str, folded: bool, tmp_path: Path, network: Any, size: int
     assert call("import", path, "--out", run, *PIXELS) == 0
     config = read_config(run)
     has_norm = not arch.startswith("sphere") and arch not in ("sfnet20", "sfnet20_deprecated")
-    expected = (arch, folded and has_norm)
-    if folded and arch == "sfnet20_bn":  # the same as the network that never had any
-        expected = ("sfnet20", False)
-    assert (config.model.name, config.model.folded) == expected
+    assert (config.model.name, config.model.folded) == (arch, folded and has_norm)
     assert_alike(run, theirs, faces(size=(size, size)))
 
 

@@ -9,6 +9,7 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -189,9 +190,9 @@ def test_a_nan_in_a_batch_is_named_and_the_last_good_state_kept(
             batch["image"][3] = 255
         return shard(batch, mesh)
 
-    def normalize_white_to_nan(images: jax.Array, *, divisor: float) -> jax.Array:
+    def normalize_white_to_nan(images: jax.Array, **options: Any) -> jax.Array:
         is_white = jnp.all(images == 255, axis=(1, 2, 3), keepdims=True)
-        return jnp.where(is_white, jnp.nan, normalize_pixels(images, divisor=divisor))
+        return jnp.where(is_white, jnp.nan, normalize_pixels(images, **options))
 
     monkeypatch.setattr(loop, "shard_batch", shard_with_a_white_image)
     monkeypatch.setattr(gradient, "normalize_pixels", normalize_white_to_nan)
