@@ -22,6 +22,7 @@ ARCHITECTURES = [
     "sfnet10_bn",
     "sfnet10_deprecated",
     "iresnet18",
+    "ir18",
     "mobilefacenet",
     "mobilefacenet_foamliu",
     "vit_t",

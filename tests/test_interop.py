@@ -32,6 +32,8 @@ NETWORKS = {
     "sfnet20_bn": lambda: networks.SFNet(20, CHANNELS, DIM, REMAINING, norm=True),
     "sfnet20_deprecated": lambda: networks.SFNet(20, CHANNELS, DIM, REMAINING, deprecated=True),
     "iresnet18": lambda: networks.IResNet(18, CHANNELS, DIM, REMAINING),
+    "ir18": lambda: networks.AdaFaceIr(18, CHANNELS, DIM, REMAINING),
+    "ir50": lambda: networks.AdaFaceIr(50, CHANNELS, DIM, REMAINING),
     "mobilefacenet": lambda: networks.MobileFaceNet(CHANNELS, DIM, REMAINING),
     "vit_t": lambda: networks.VisionTransformer(12, CHANNELS[-1] // 2, DIM, SIZE),
     "vit_s": lambda: networks.VisionTransformer(12, CHANNELS[-1], DIM, SIZE),
@@ -49,7 +51,7 @@ ARCHITECTURES = pytest.mark.parametrize(
             marks=pytest.mark.parity_full
             if "large" in name
             else pytest.mark.slow
-            if name == "vit_s"
+            if name in ("vit_s", "ir50")
             else (),
         )
         for name in NETWORKS
@@ -98,7 +100,7 @@ def test_imported_weights_embed_as_in_pytorch(arch: str, tmp_path: Path) -> None
         mean, divisor = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
     config = load_run(run).config
     assert (config.data.pixel_mean, config.data.pixel_divisor) == (mean, divisor)
-    assert config.data.color_order == ("bgr" if arch == "sphere20a" else "rgb")
+    assert config.data.color_order == ("bgr" if arch in ("sphere20a", "ir18", "ir50") else "rgb")
     ours = embed_here(run, pixels())
     theirs = embed_there(network, pixels(), divisor, mean)
     assert_alike(ours, theirs)

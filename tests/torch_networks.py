@@ -292,6 +292,165 @@ class VisionTransformer(nn.Module):
         return self.feature(self.norm(self.blocks(x)).flatten(1))
 
 
+class IrUnit(nn.Module):
+    def __init__(self, before, after, stride):
+        super().__init__()
+        self.shortcut_layer = nn.MaxPool2d(1, stride)
+        if before != after:
+            shortcut = conv(before, after, kernel=1, stride=stride, padding=0)
+            self.shortcut_layer = nn.Sequential(shortcut, nn.BatchNorm2d(after))
+        self.res_layer = nn.Sequential(
+            nn.BatchNorm2d(before),
+            conv(before, after),
+            nn.BatchNorm2d(after),
+            nn.PReLU(after),
+            conv(after, after, stride=stride),
+            nn.BatchNorm2d(after),
+        )
+
+    def forward(self, x):
+        return self.shortcut_layer(x) + self.res_layer(x)
+
+
+class AdaFaceIr(nn.Module):
+    def __init__(self, depth, channels, dim, size):
+        super().__init__()
+        before, units = channels[0], []
+        self.input_layer = nn.Sequential(conv(3, before), nn.BatchNorm2d(before), nn.PReLU(before))
+        for width, count in zip(channels, IRES_UNITS[depth], strict=True):
+            units += [
+                IrUnit(before, width, 2),
+                *(IrUnit(width, width, 1) for _ in range(count - 1)),
+            ]
+            before = width
+        self.body = nn.Sequential(*units)
+        self.output_layer = nn.Sequential(
+            nn.BatchNorm2d(before),
+            nn.Dropout(0.4),
+            nn.Flatten(),
+            nn.Linear(before * size[0] * size[1], dim),
+            nn.BatchNorm1d(dim, affine=False),
+        )
+
+    def forward(self, x):
+        return self.output_layer(self.body(self.input_layer(x)))
+
+
+class ConvBlock(nn.Module):
+    """Of Xiaoccer's and TreB1eN's networks."""
+
+    def __init__(self, before, after, kernel=1, stride=1, padding=0, groups=1, linear=False):
+        super().__init__()
+        self.conv = conv(before, after, kernel, stride, padding, groups)
+        self.bn = nn.BatchNorm2d(after)
+        if not linear:
+            self.prelu = nn.PReLU(after)
+
+    def forward(self, x):
+        x = self.bn(self.conv(x))
+        return self.prelu(x) if hasattr(self, "prelu") else x
+
+
+def mobile_plan(channels):
+    """Before, after, inside, stride and number of the bottlenecks of the paper's network."""
+    _, inner, further, widest = channels
+    narrow, wide = inner // 2, further // 2
+    return (
+        (narrow, narrow, inner, 2, 1),
+        (narrow, narrow, inner, 1, 4),
+        (narrow, wide, further, 2, 1),
+        (wide, wide, further, 1, 6),
+        (wide, wide, widest, 2, 1),
+        (wide, wide, further, 1, 2),
+    )
+
+
+class XiaoccerBottleneck(nn.Module):
+    def __init__(self, before, after, inner, stride):
+        super().__init__()
+        self.connect = stride == 1
+        self.conv = nn.Sequential(
+            conv(before, inner, 1, padding=0),
+            nn.BatchNorm2d(inner),
+            nn.PReLU(inner),
+            conv(inner, inner, 3, stride, groups=inner),
+            nn.BatchNorm2d(inner),
+            nn.PReLU(inner),
+            conv(inner, after, 1, padding=0),
+            nn.BatchNorm2d(after),
+        )
+
+    def forward(self, x):
+        return x + self.conv(x) if self.connect else self.conv(x)
+
+
+class XiaoccerMobileFaceNet(nn.Module):
+    def __init__(self, channels, dim, size):
+        super().__init__()
+        narrow, wide, widest = channels[1] // 2, channels[2] // 2, channels[3]
+        self.conv1 = ConvBlock(3, narrow, 3, 2, 1)
+        self.dw_conv1 = ConvBlock(narrow, narrow, 3, 1, 1, groups=narrow)
+        self.blocks = nn.Sequential(
+            *(
+                XiaoccerBottleneck(*widths)
+                for *widths, count in mobile_plan(channels)
+                for _ in range(count)
+            )
+        )
+        self.conv2 = ConvBlock(wide, widest)
+        self.linear7 = ConvBlock(widest, widest, size, groups=widest, linear=True)
+        self.linear1 = ConvBlock(widest, dim, linear=True)
+
+    def forward(self, x):
+        x = self.conv2(self.blocks(self.dw_conv1(self.conv1(x))))
+        return self.linear1(self.linear7(x)).flatten(1)
+
+
+class DepthWise(nn.Module):
+    def __init__(self, before, after, inner, stride):
+        super().__init__()
+        self.conv = ConvBlock(before, inner)
+        self.conv_dw = ConvBlock(inner, inner, 3, stride, 1, groups=inner)
+        self.project = ConvBlock(inner, after, linear=True)
+        self.residual = stride == 1
+
+    def forward(self, x):
+        inner = self.project(self.conv_dw(self.conv(x)))
+        return x + inner if self.residual else inner
+
+
+class Model(nn.Module):
+    """A sequence called `model`."""
+
+    def __init__(self, *layers):
+        super().__init__()
+        self.model = nn.Sequential(*layers)
+
+    def forward(self, x):
+        return self.model(x)
+
+
+class TrebienMobileFaceNet(nn.Module):
+    def __init__(self, channels, dim, size):
+        super().__init__()
+        narrow, wide, widest = channels[1] // 2, channels[2] // 2, channels[3]
+        self.conv1 = ConvBlock(3, narrow, 3, 2, 1)
+        self.conv2_dw = ConvBlock(narrow, narrow, 3, 1, 1, groups=narrow)
+        names = ("conv_23", "conv_3", "conv_34", "conv_4", "conv_45", "conv_5")
+        for name, (*widths, count) in zip(names, mobile_plan(channels), strict=True):
+            layers = [DepthWise(*widths) for _ in range(count)]
+            setattr(self, name, layers[0] if widths[3] == 2 else Model(*layers))
+        self.conv_6_sep = ConvBlock(wide, widest)
+        self.conv_6_dw = ConvBlock(widest, widest, size, groups=widest, linear=True)
+        self.linear = nn.Linear(widest, dim, bias=False)
+        self.bn = nn.BatchNorm1d(dim)
+
+    def forward(self, x):
+        x = self.conv_3(self.conv_23(self.conv2_dw(self.conv1(x))))
+        x = self.conv_5(self.conv_45(self.conv_4(self.conv_34(x))))
+        return self.bn(self.linear(self.conv_6_dw(self.conv_6_sep(x)).flatten(1)))
+
+
 def randomized(network: nn.Module, seed: int = 0) -> nn.Module:
     """Gives a network random weights and random batch statistics that keep its signal's size."""
     generator = torch.Generator().manual_seed(seed)
@@ -303,8 +462,9 @@ def randomized(network: nn.Module, seed: int = 0) -> nn.Module:
         if isinstance(module, nn.PReLU):
             draw(module.weight, 0.1, 0.4)
         elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-            draw(module.weight, 0.5, 1.5)
-            draw(module.bias, -0.5, 0.5)
+            if module.affine:
+                draw(module.weight, 0.5, 1.5)
+                draw(module.bias, -0.5, 0.5)
             draw(module.running_mean, -0.5, 0.5)
             draw(module.running_var, 0.5, 2)
             module.num_batches_tracked.fill_(7)

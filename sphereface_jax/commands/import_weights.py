@@ -6,6 +6,7 @@ takes a run takes this one, and `sphereface train --init-from RUN` goes on from 
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,9 @@ from sphereface_jax.commands.import_onnx import FoundNetwork, read_network
 from sphereface_jax.commands.weight_options import ImportOptions
 from sphereface_jax.compilation import run_arithmetic
 from sphereface_jax.data.files import atomic_folder
-from sphereface_jax.interop.sources import source_of
+from sphereface_jax.interop.sources import OF_FAMILIES, source_of
 from sphereface_jax.interop.tensor_files import read_tensors, split_key, without_wrappers
-from sphereface_jax.interop.weights import load_state_dict
+from sphereface_jax.interop.weights import family_of, load_state_dict
 from sphereface_jax.models import MODELS
 from sphereface_jax.pretrained import WEIGHTS, pretrained_config
 from sphereface_jax.training.checkpoint import Checkpoints
@@ -85,8 +86,9 @@ def import_weights(options: ImportOptions, *, console: Console) -> None:
 
 def _read_network(options: ImportOptions) -> FoundNetwork:
     """Reads a file of tensors as the network that the options name."""
-    config = _config(options)
     tensors, dropped = _read(options.weights)
+    options, family = _of_family(options, tensors)
+    config = _config(options)
     class_weights = _class_weights(options, tensors)
     model = nnx.eval_shape(
         lambda: make_model(config.model, config.data.image_size, rngs=nnx.Rngs(0))
@@ -95,13 +97,16 @@ def _read_network(options: ImportOptions) -> FoundNetwork:
         load_state_dict(model, tensors)
     except ValueError as error:
         raise ValueError(f"{options.weights}: as {options.arch}, {error}") from None
-    remarks = [f"The names of the tensors were read without {', '.join(dropped)}"]
+    repository = source_of(options.arch, family).repository
+    remarks = [f"The names of the tensors were read without {', '.join(dropped)}"] * bool(dropped)
+    if family in OF_FAMILIES:
+        remarks.append(f"The names of the tensors are those of {repository}")
     return FoundNetwork(
         options=options,
         model=model,
         tensors=len(tensors),
-        facts={"dropped_prefixes": dropped},
-        remarks=remarks if dropped else [],
+        facts={"dropped_prefixes": dropped, "defined_in": repository},
+        remarks=remarks,
         class_weights=class_weights,
     )
 
@@ -113,6 +118,20 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
         return without_wrappers(tensors)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def _of_family(
+    options: ImportOptions, tensors: Mapping[str, np.ndarray]
+) -> tuple[ImportOptions, str]:
+    """Recognises the family of a file's names, and takes the preprocessing that goes with it."""
+    model = nnx.eval_shape(lambda: MODELS[options.arch](rngs=nnx.Rngs(0)))
+    family = family_of(model, tensors)
+    if family not in OF_FAMILIES:
+        return options, family
+    source = OF_FAMILIES[family]
+    fields = ("image_size", "color_order", "pixel_mean", "pixel_divisor", "embedding_dim")
+    open_ = [name for name in fields if getattr(options, name) is None]
+    return dataclasses.replace(options, **{name: getattr(source, name) for name in open_}), family
 
 
 def _of_folder(options: ImportOptions) -> ImportOptions:

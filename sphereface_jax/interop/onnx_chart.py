@@ -5,7 +5,7 @@ are folded, casts, dropout and changes of layout are followed, and what acts on 
 becomes one step. What is left are `Step`s over values in NCHW, whatever the file's own layout is:
 
     Conv, Linear, Norm, Affine (x · scale + shift a channel), PRelu, Relu, Relu6, Add,
-    Crop (columns), Reverse (channels).
+    Crop (columns), Reverse (channels), Subsample (every second pixel both ways).
 
 Other operators keep their own names and have their node among their data.
 """
@@ -240,6 +240,7 @@ class _Builder:
             "LeakyRelu": self._prelu,
             "Relu": self._clip,
             "Clip": self._clip,
+            "MaxPool": self._subsample,
             "Slice": self._slice,
             "Gather": self._gather,
         }
@@ -356,6 +357,22 @@ class _Builder:
         # The largest float stands for no bound in some files.
         kind = {6.0: "Relu6"}.get(high, "Relu" if high > 1e38 else "")
         return bool(kind) and self._step(kind, node, [view])
+
+    def _subsample(self, node: Node, view: _View) -> bool:
+        """The maximum over one pixel, which leaves pixels out or is nothing."""
+        attributes = node.attributes
+        strides = tuple(attributes.get("strides", (1, 1)))
+        sizes = set(attributes.get("kernel_shape", ()))
+        if view.axes != _NCHW or not self._is_plain(view) or sizes != {1}:
+            return False
+        if any(attributes.get("pads", ())) or strides not in ((1, 1), (2, 2)):
+            return False
+        if strides == (1, 1):
+            self._views[node.outputs[0]] = view
+            return True
+        batch, channels, height, width = self.shapes[view.value]
+        shape = (batch, channels, (height + 1) // 2, (width + 1) // 2)
+        return self._step("Subsample", node, [view], shape=shape)
 
     def _transpose(self, node: Node, view: _View) -> bool:
         if not self._is_plain(view):

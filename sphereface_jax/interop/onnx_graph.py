@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from sphereface_jax.models.iresnet import IResNet, IResUnit
+from sphereface_jax.models.iresnet import IResNet, IResUnit, Subsample
 from sphereface_jax.models.layers import BatchNorm, Bias, PReLU
 from sphereface_jax.models.mobilefacenet import Bottleneck, ConvNorm, MobileFaceNet
 from sphereface_jax.models.sfnet import SFNet, SFStage, SFUnit
@@ -102,6 +102,10 @@ class Graph:
             return x
         slope = np.asarray(layer.slope[...], np.float32)[:, None, None]
         return self.node("PRelu", [x, self.constant(slope)])
+
+    def subsample(self, x: str) -> str:
+        """Every second pixel of every second row."""
+        return self.node("MaxPool", [x], kernel_shape=[1, 1], strides=[2, 2])
 
     def relu(self, x: str) -> str:
         """max(x, 0)."""
@@ -230,7 +234,9 @@ def _(block: IResUnit, graph: Graph, x: str) -> str:
     inner = graph.prelu(block.prelu, graph.norm(block.norm2, inner))
     inner = graph.norm(block.norm3, graph.conv(block.conv2, inner))
     shortcut = block.shortcut
-    if shortcut is not None:
+    if isinstance(shortcut, Subsample):
+        x = graph.subsample(x)
+    elif shortcut is not None:
         x = graph.norm(shortcut.norm, graph.conv(shortcut.conv, x))
     return graph.add(inner, x)
 

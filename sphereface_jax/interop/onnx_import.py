@@ -276,6 +276,11 @@ class Reader:
         self.weights.append((layer.slope, lambda: step.data["slope"]))
         return step.output
 
+    def subsample(self, x: str) -> str:
+        """Every second pixel of every second row."""
+        expected = "MaxPool of 1×1 and stride 2"
+        return self._find("Subsample", x, lambda step: True, expected).output
+
     def relu(self, x: str) -> str:
         """max(x, 0)."""
         return self._find("Relu", x, lambda step: True, "Relu").output
@@ -520,7 +525,9 @@ def _mobile_count(
 _FAMILIES: dict[Any, _Family] = {
     SphereNet: _Family(lambda depth, **others: depth, _stages),
     SFNet: _Family(lambda depth, **others: depth, _stages),
-    IResNet: _Family(lambda depth: 5 + 2 * sum(IRESNET_UNITS[depth]), _stages),
+    IResNet: _Family(
+        lambda depth, ir=False: (4 if ir else 5) + 2 * sum(IRESNET_UNITS[depth]), _stages
+    ),
     MobileFaceNet: _Family(_mobile_count, _mobile_channels),
 }
 

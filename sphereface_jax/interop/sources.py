@@ -50,12 +50,24 @@ SOURCES = {
     "sphere20a": Source("clcarwin/sphereface_pytorch", "bgr", (112, 96), 128.0, "fc6.weight"),
     "sfnet": Source("ydwen/opensphere", "rgb", (112, 112), 127.5),
     "iresnet": Source("deepinsight/insightface, arcface_torch", "rgb", (112, 112), 127.5),
+    "ir": Source("mk-minchul/AdaFace", "bgr", (112, 112), 127.5),
     "vit": Source("deepinsight/insightface, arcface_torch", "rgb", (112, 112), 127.5),
     "mobilefacenet": Source("deepinsight/insightface, arcface_torch", "rgb", (112, 112), 127.5),
 }
 """Every source by the start of the names of its networks, the longer starts first."""
 
+OF_FAMILIES = {
+    "insightface_mxnet": Source("deepinsight/insightface, MXNet", "rgb", (112, 112), 128.0),
+    "treb1en": Source("TreB1eN/InsightFace_Pytorch", "bgr", (112, 112), 127.5),
+    "xiaoccer": Source(
+        "Xiaoccer/MobileFaceNet_Pytorch", "rgb", (112, 96), 128.0, embedding_dim=128
+    ),
+}
+"""By the family of a file's names, where that is not the family of the network's original."""
 
-def source_of(arch: str) -> Source:
-    """Returns the source of a network of `MODELS`."""
+
+def source_of(arch: str, family: str = "") -> Source:
+    """Returns the source of a network of `MODELS`, and of weights with a family of names."""
+    if family in OF_FAMILIES:
+        return OF_FAMILIES[family]
     return next(source for start, source in SOURCES.items() if arch.startswith(start))

@@ -1,17 +1,24 @@
 """Any file of weights by its name: FILE, or FILE/KEY for a part of it."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from sphereface_jax.interop.mxnet_file import read_mxnet_file
 from sphereface_jax.interop.safetensors_file import read_safetensors
 from sphereface_jax.interop.torch_file import read_torch_file
 
 # Of DataParallel, of torch.compile, and of modules that hold the network, in any nesting.
 _WRAPPERS = re.compile(r"((module|_orig_mod|backbone|model)\.)+")
+
+
+_READERS: dict[str, Callable[[Path], Any]] = {
+    ".safetensors": read_safetensors,
+    ".params": read_mxnet_file,
+}
 
 
 def split_key(path: Path) -> tuple[Path, list[str]]:
@@ -27,7 +34,7 @@ def split_key(path: Path) -> tuple[Path, list[str]]:
 
 
 def read_tensors(path: Path) -> dict[str, np.ndarray]:
-    """Reads the tensors of a .safetensors, .pt or .pth file, or of a part of it.
+    """Reads the tensors of a .safetensors, .params, .pt or .pth file, or of a part of it.
 
     A training checkpoint that holds one dictionary of tensors among other things is unwrapped; one
     that holds several must be asked for one, as FILE/KEY.
@@ -40,7 +47,7 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
       ValueError: it is damaged, asks for code, or holds no such tensors.
     """
     file, keys = split_key(path)
-    tree = read_safetensors(file) if file.suffix == ".safetensors" else read_torch_file(file)
+    tree = _READERS.get(file.suffix, read_torch_file)(file)
     for key in keys:
         if not isinstance(tree, dict) or key not in tree:
             found = ", ".join(list(map(str, tree))[:5]) if isinstance(tree, dict) else "a tensor"

@@ -5,7 +5,7 @@ there; a linear layer's [in, out] here and [out, in] there; and the linear layer
 convolution reads the image as (height, width, channel) here and as (channel, height, width) there.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 from flax import nnx
 
 from sphereface_jax.interop.names import families, named_layers
-from sphereface_jax.interop.names.rules import AsConvolution
+from sphereface_jax.interop.names.rules import AsConvolution, AsNormalization
 from sphereface_jax.models.layers import BatchNorm, Bias, PReLU
 
 Layout = Callable[[np.ndarray], np.ndarray]
@@ -74,37 +74,44 @@ def torch_slots(model: Any, family: str = "") -> dict[str, Slot]:
 
 
 def _layer_slots(
-    layer: nnx.Module | nnx.Variable | AsConvolution | None,
+    layer: nnx.Module | nnx.Variable | AsConvolution | AsNormalization | None,
     feature_shape: tuple[int, int, int] | None,
 ) -> Iterator[tuple[str, Slot]]:
     if isinstance(layer, nnx.Variable):
         yield "", Slot(layer, _same, _same)
-    elif isinstance(layer, PReLU):
-        yield "weight", Slot(layer.slope, _same, _same)
-    elif isinstance(layer, BatchNorm):
-        leaves: dict[str, Any] = {
+    elif isinstance(layer, AsNormalization):
+        for leaf, slot in _layer_slots(layer.layer, feature_shape):
+            if layer.affine or leaf not in ("weight", "bias"):
+                yield leaf, _as_normalization(slot, leaf, layer)
+    elif isinstance(layer, AsConvolution):
+        for leaf, slot in _layer_slots(layer.layer, feature_shape):
+            yield leaf, _as_convolution(slot) if leaf == "weight" else slot
+    elif isinstance(layer, nnx.Conv | nnx.Linear):
+        yield "weight", _kernel_slot(layer.kernel, feature_shape)
+        if layer.bias is not None:
+            yield "bias", Slot(layer.bias, _same, _same)
+    else:
+        for leaf, vector in _vectors(layer).items():
+            if vector is not None:
+                yield leaf, Slot(vector, _same, _same)
+
+
+def _vectors(layer: nnx.Module | None) -> dict[str, nnx.Variable | None]:
+    """What a layer holds for each channel, by PyTorch's names."""
+    if isinstance(layer, PReLU):
+        return {"weight": layer.slope}
+    if isinstance(layer, Bias):
+        return {"bias": layer.bias}
+    if isinstance(layer, nnx.LayerNorm):
+        return {"weight": layer.scale, "bias": layer.bias}
+    if isinstance(layer, BatchNorm):
+        return {
             "weight": layer.scale,
             "bias": layer.bias,
             "running_mean": layer.mean,
             "running_var": layer.var,
         }
-        for leaf, variable in leaves.items():
-            yield leaf, Slot(variable, _same, _same)
-    elif isinstance(layer, Bias):
-        if layer.bias is not None:
-            yield "bias", Slot(layer.bias, _same, _same)
-    elif isinstance(layer, AsConvolution):
-        for leaf, slot in _layer_slots(layer.layer, feature_shape):
-            yield leaf, _as_convolution(slot) if leaf == "weight" else slot
-    elif isinstance(layer, nnx.LayerNorm):
-        assert layer.scale is not None
-        assert layer.bias is not None
-        yield "weight", Slot(layer.scale, _same, _same)
-        yield "bias", Slot(layer.bias, _same, _same)
-    elif isinstance(layer, nnx.Conv | nnx.Linear):
-        yield "weight", _kernel_slot(layer.kernel, feature_shape)
-        if layer.bias is not None:
-            yield "bias", Slot(layer.bias, _same, _same)
+    return {}
 
 
 def _as_convolution(slot: Slot) -> Slot:
@@ -115,19 +122,36 @@ def _as_convolution(slot: Slot) -> Slot:
     )
 
 
+def _as_normalization(slot: Slot, leaf: str, norm: AsNormalization) -> Slot:
+    if leaf == "weight" and not norm.trained_weight:
+        return Slot(slot.variable, _same, np.ones_like)
+    if leaf == "running_var":
+        more = np.float32(norm.epsilon - norm.layer.epsilon)
+        return Slot(slot.variable, lambda x: x - more, lambda x: x + more)
+    return slot
+
+
+def _bare(layer: Any) -> Any:
+    """A normalisation out of what says how a file has it; anything else as it is."""
+    return layer.layer if isinstance(layer, AsNormalization) else layer
+
+
 def _identities(model: nnx.Module, family: str = "") -> dict[str, np.ndarray]:
     """The tensors of normalisations that a network with folded ones stands for, by name.
 
     They change nothing but by the bias, and are what the network's original has in their place.
     """
     tensors: dict[str, np.ndarray] = {}
-    for name, layer in named_layers(model, family):
+    for name, named in named_layers(model, family):
+        layer = _bare(named)
         if isinstance(layer, Bias):
+            affine = not isinstance(named, AsNormalization) or named.affine
             ones, zeros = np.ones(layer.channels, np.float32), np.zeros(layer.channels, np.float32)
-            tensors[f"{name}.weight"] = ones
+            if affine:
+                tensors[f"{name}.weight"] = ones
             tensors[f"{name}.running_mean"] = zeros
             tensors[f"{name}.running_var"] = ones * np.float32(1 - layer.epsilon)
-            if layer.bias is None:
+            if layer.bias is None and affine:
                 tensors[f"{name}.bias"] = zeros
     return tensors
 
@@ -135,7 +159,9 @@ def _identities(model: nnx.Module, family: str = "") -> dict[str, np.ndarray]:
 def normalizations(model: nnx.Module, family: str = "") -> list[str]:
     """Returns the PyTorch names of the layers that count batches."""
     return [
-        name for name, layer in named_layers(model, family) if isinstance(layer, BatchNorm | Bias)
+        name
+        for name, layer in named_layers(model, family)
+        if isinstance(_bare(layer), BatchNorm | Bias)
     ]
 
 
@@ -156,6 +182,12 @@ def state_dict(model: nnx.Module, *, batches_tracked: int = 0) -> dict[str, np.n
     return tensors
 
 
+def family_of(model: nnx.Module, tensors: Collection[str]) -> str:
+    """Returns the family of names, of `interop.names`, that most of a file's tensors have."""
+    names = set(tensors)
+    return max(families(model), key=lambda family: len(torch_slots(model, family).keys() & names))
+
+
 def load_state_dict(model: nnx.Module, tensors: Mapping[str, np.ndarray]) -> str:
     """Gives a network, possibly an abstract one, the weights of its PyTorch counterpart.
 
@@ -167,10 +199,8 @@ def load_state_dict(model: nnx.Module, tensors: Mapping[str, np.ndarray]) -> str
         variance is negative; all such are counted and the first of them named. The network is then
         unchanged.
     """
-    family, slots = max(
-        ((family, torch_slots(model, family)) for family in families(model)),
-        key=lambda named: len(named[1].keys() & tensors.keys()),
-    )
+    family = family_of(model, tensors)
+    slots = torch_slots(model, family)
     ignored = {f"{name}.{BATCHES_TRACKED}" for name in normalizations(model, family)}
     identities = _identities(model, family)
     problems = {
@@ -213,7 +243,19 @@ def load_state_dict(model: nnx.Module, tensors: Mapping[str, np.ndarray]) -> str
         raise ValueError(f"expected the {len(slots)} tensors of the network, got {'; '.join(said)}")
     for name, slot in slots.items():
         slot.variable.set_value(jnp.asarray(slot.from_torch(tensors[name].astype(np.float32))))
+    for _, named in named_layers(model, family):
+        if isinstance(named, AsNormalization) and not named.affine:
+            _neither_scale_nor_shift(named.layer)
     return family
+
+
+def _neither_scale_nor_shift(norm: BatchNorm | Bias) -> None:
+    """Gives a normalisation what a file without a weight and a bias means by that."""
+    if isinstance(norm, BatchNorm):
+        assert norm.scale is not None
+        assert norm.bias is not None
+        norm.scale.set_value(jnp.ones(norm.scale.shape, jnp.float32))
+        norm.bias.set_value(jnp.zeros(norm.bias.shape, jnp.float32))
 
 
 def _torch_shape(slot: Slot) -> tuple[int, ...]:

@@ -30,6 +30,10 @@ source: 112×96 for the first six, 112×112 for the others.
     iresnet50            43,590,336   6.31 G
     iresnet100           65,155,648  12.09 G
     iresnet200          118,833,408  23.42 G
+    ir18                 24,020,352   2.60 G  mk-minchul/AdaFace, CVLface
+    ir34                 34,134,080   4.45 G
+    ir50                 43,585,600   6.30 G
+    ir101                65,150,912  12.08 G
     mobilefacenet         2,059,520   0.44 G
     mobilefacenet_classic 1,200,512   0.22 G  the paper's width
     mobilefacenet_large   6,314,880   1.82 G
@@ -64,6 +68,10 @@ MODELS: dict[str, Callable[..., nnx.Module]] = {
         for depth in UNITS
     },
     **{f"iresnet{depth}": functools.partial(IResNet, depth) for depth in IRESNET_UNITS},
+    **{
+        f"ir{101 if depth == 100 else depth}": functools.partial(IResNet, depth, ir=True)
+        for depth in (18, 34, 50, 100)
+    },
     "mobilefacenet": MobileFaceNet,
     "mobilefacenet_classic": functools.partial(MobileFaceNet, scale=1),
     "mobilefacenet_large": functools.partial(MobileFaceNet, scale=4, residual=(2, 8, 12, 4)),

@@ -8,10 +8,16 @@ of which the first of each stage halves the image in its second convolution and 
 convolution with normalisation for shortcut; normalisation before and after the last, linear layer.
 No activation follows a sum. Dropout, 0 in the source's configs, is left out.
 
+AdaFace's plan, `ir`, differs in two things. Where a unit of stride 2 keeps the number of channels,
+as the first one does, its shortcut takes every second pixel and has no weights; and the last
+normalisation has neither scale nor bias. Its dropout of 0.4 before the linear layer is left out.
+
 References:
   Deng et al., ArcFace: Additive Angular Margin Loss for Deep Face Recognition, CVPR 2019.
   https://arxiv.org/abs/1801.07698
   InsightFace, recognition/arcface_torch/backbones/iresnet.py.
+  Kim et al., AdaFace: Quality Adaptive Margin for Face Recognition, CVPR 2022.
+  https://arxiv.org/abs/2204.00964; mk-minchul/AdaFace, net.py.
 """
 
 import functools
@@ -72,6 +78,13 @@ class Shortcut(nnx.Module):
         return self.norm(self.conv(x))
 
 
+class Subsample(nnx.Module):
+    """Every second pixel of every second row."""
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return x[:, ::2, ::2]
+
+
 class IResUnit(nnx.Module):
     """shortcut(x) + norm(conv(PReLU(norm(conv(norm(x))))))."""
 
@@ -81,6 +94,7 @@ class IResUnit(nnx.Module):
         channels: int,
         *,
         stride: int,
+        ir: bool,
         folded: bool,
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
@@ -93,12 +107,14 @@ class IResUnit(nnx.Module):
         self.prelu = PReLU(channels, dtype=dtype)
         self.conv2 = conv(channels, channels, stride=stride)
         self.norm3 = norm(channels)
-        downsamples = stride > 1
-        self.shortcut = (
-            Shortcut(in_channels, channels, folded=folded, dtype=dtype, rngs=rngs)
-            if downsamples
-            else None
-        )
+        shortcut: Shortcut | Subsample | None = None
+        if stride > 1:
+            shortcut = (
+                Subsample()
+                if ir and in_channels == channels
+                else Shortcut(in_channels, channels, folded=folded, dtype=dtype, rngs=rngs)
+            )
+        self.shortcut = shortcut
 
     def __call__(self, x: jax.Array) -> jax.Array:
         inner = self.prelu(self.norm2(self.conv1(self.norm1(x))))
@@ -111,6 +127,7 @@ class IResNet(nnx.Module):
 
     Args:
       depth: 18, 34, 50, 100 or 200.
+      ir: AdaFace's plan in place of InsightFace's.
       embedding_dim: the length of an embedding.
       image_size: height and width in pixels, (112, 112) in InsightFace.
       channels: of the four stages; the stem has as many as the first.
@@ -128,6 +145,7 @@ class IResNet(nnx.Module):
         self,
         depth: int,
         *,
+        ir: bool = False,
         embedding_dim: int = 512,
         image_size: tuple[int, int] = (112, 112),
         channels: Sequence[int] = (64, 128, 256, 512),
@@ -143,7 +161,7 @@ class IResNet(nnx.Module):
         self.norm1 = norm(channels[0])
         self.prelu = PReLU(channels[0], dtype=dtype)
         inputs = (channels[0], *channels[:-1])
-        unit = functools.partial(IResUnit, folded=folded, dtype=dtype, rngs=rngs)
+        unit = functools.partial(IResUnit, ir=ir, folded=folded, dtype=dtype, rngs=rngs)
         self.stages = nnx.List(
             nnx.List(
                 [
@@ -162,7 +180,8 @@ class IResNet(nnx.Module):
             dtype=dtype,
             rngs=rngs,
         )
-        self.norm3 = norm(embedding_dim, train_scale=False, after_bias=True)
+        self.norm3 = norm(embedding_dim, train_scale=False, train_bias=not ir, after_bias=True)
+        self.ir = ir
         self.remat = remat
         self.dtype = dtype
 

@@ -123,6 +123,7 @@ class BatchNorm(nnx.BatchNorm):
     Args:
       channels: of the last dimension.
       train_scale: whether γ is trained, or a constant 1.
+      train_bias: whether β is trained, or a constant 0.
       epsilon: added to the variance.
       dtype: of the result.
       rngs: unused keys.
@@ -133,6 +134,7 @@ class BatchNorm(nnx.BatchNorm):
         channels: int,
         *,
         train_scale: bool = True,
+        train_bias: bool = True,
         epsilon: float = 1e-5,
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
@@ -140,6 +142,8 @@ class BatchNorm(nnx.BatchNorm):
         super().__init__(channels, momentum=0.9, epsilon=epsilon, dtype=jnp.float32, rngs=rngs)
         if not train_scale:
             self.scale = Constant(jnp.ones((channels,), jnp.float32))  # type: ignore[assignment]
+        if not train_bias:
+            self.bias = Constant(jnp.zeros((channels,), jnp.float32))  # type: ignore[assignment]
         self.result_dtype = dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]
@@ -180,13 +184,16 @@ def normalization(
     folded: bool,
     after_bias: bool = False,
     train_scale: bool = True,
+    train_bias: bool = True,
     dtype: jnp.dtype,
     rngs: nnx.Rngs,
 ) -> BatchNorm | Bias:
     """The normalisation after a convolution or a linear layer, or what folding leaves of it."""
     if folded:
         return Bias(channels, after_bias=after_bias, dtype=dtype)
-    return BatchNorm(channels, train_scale=train_scale, dtype=dtype, rngs=rngs)
+    return BatchNorm(
+        channels, train_scale=train_scale, train_bias=train_bias, dtype=dtype, rngs=rngs
+    )
 
 
 def convolution(

@@ -9,7 +9,16 @@ from collections.abc import Iterator
 
 from flax import nnx
 
-from sphereface_jax.interop.names import arcface_torch, clcarwin, foamliu, opensphere
+from sphereface_jax.interop.names import (
+    adaface,
+    arcface_torch,
+    clcarwin,
+    foamliu,
+    insightface_mxnet,
+    opensphere,
+    treb1en,
+    xiaoccer,
+)
 from sphereface_jax.interop.names.rules import Family, Named
 from sphereface_jax.models.iresnet import IResNet
 from sphereface_jax.models.mobilefacenet import MobileFaceNet
@@ -20,8 +29,15 @@ from sphereface_jax.models.vit import VisionTransformer
 FAMILIES: dict[type[nnx.Module], dict[str, Family]] = {
     SphereNet: {"clcarwin": clcarwin.named_layers},
     SFNet: {"opensphere": opensphere.named_layers},
-    IResNet: {"arcface_torch": arcface_torch.iresnet_layers},
-    MobileFaceNet: {"arcface_torch": arcface_torch.mobilefacenet_layers},
+    IResNet: {
+        "arcface_torch": arcface_torch.iresnet_layers,
+        "insightface_mxnet": insightface_mxnet.named_layers,
+    },
+    MobileFaceNet: {
+        "arcface_torch": arcface_torch.mobilefacenet_layers,
+        "treb1en": treb1en.named_layers,
+        "xiaoccer": xiaoccer.named_layers,
+    },
     VisionTransformer: {"arcface_torch": arcface_torch.vit_layers},
 }
 """By the class of a network, the families that name its layers."""
@@ -35,6 +51,8 @@ def families(model: nnx.Module) -> dict[str, Family]:
     """
     if isinstance(model, MobileFaceNet) and model.pointwise is not None:
         return {"foamliu": foamliu.named_layers}
+    if isinstance(model, IResNet) and model.ir:
+        return {"adaface": adaface.named_layers}
     if type(model) not in FAMILIES:
         raise TypeError(f"no PyTorch network is known for {type(model).__name__}")
     return FAMILIES[type(model)]

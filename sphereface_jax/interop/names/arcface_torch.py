@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from sphereface_jax.interop.names.rules import Named
-from sphereface_jax.models.iresnet import IResNet, IResUnit
+from sphereface_jax.models.iresnet import IResNet, IResUnit, Shortcut
 from sphereface_jax.models.mobilefacenet import Bottleneck, ConvNorm, MobileFaceNet
 from sphereface_jax.models.vit import VisionTransformer
 
@@ -29,7 +29,7 @@ def _ires_unit(unit: IResUnit) -> Iterator[Named]:
     yield "prelu", unit.prelu
     yield "conv2", unit.conv2
     yield "bn3", unit.norm3
-    if unit.shortcut is not None:
+    if isinstance(unit.shortcut, Shortcut):
         yield "downsample.0", unit.shortcut.conv
         yield "downsample.1", unit.shortcut.norm
 

@@ -6,6 +6,8 @@ from typing import Any
 
 from flax import nnx
 
+from sphereface_jax.models.layers import BatchNorm, Bias
+
 
 @dataclass(frozen=True)
 class AsConvolution:
@@ -14,7 +16,25 @@ class AsConvolution:
     layer: nnx.Linear
 
 
-Named = tuple[str, nnx.Module | nnx.Variable | AsConvolution | None]
+@dataclass(frozen=True)
+class AsNormalization:
+    """A normalisation that the file's network has in another form.
+
+    Attributes:
+      layer: the normalisation here.
+      affine: whether the file has a weight and a bias.
+      trained_weight: whether the file's weight is used there, or is taken for 1 whatever it says.
+      epsilon: of the file's network. The variance takes up its difference to the one here, so that
+        embeddings are the same; the statistics of further training are for the one here.
+    """
+
+    layer: BatchNorm | Bias
+    affine: bool = True
+    trained_weight: bool = True
+    epsilon: float = 1e-5
+
+
+Named = tuple[str, nnx.Module | nnx.Variable | AsConvolution | AsNormalization | None]
 """A layer that holds weights, or a weight, by its name; None stands for a layer that this variant
 lacks."""
 
