@@ -8,7 +8,8 @@ same protocols. The accuracies must be equal to 0.05 points, and vectors have a 
         --images lfw/aligned_112
 
 DIR holds the files that NETWORKS names; those that are not there are left out. Needs the extra
-`onnx`. An evaluation takes minutes; results go to --out as JSON, written after each network.
+`onnx`. An evaluation takes minutes; results go to --out as JSON, written after each network, and
+those that are there already stay.
 """
 
 import dataclasses
@@ -79,7 +80,10 @@ NETWORKS = {
 
 def embed_file(file: Path, paths: list[Path], mean: Any, divisor: Any) -> np.ndarray:
     """Returns embeddings of images and of their mirror images, [N, 2, D], by onnxruntime."""
-    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    settings = onnxruntime.SessionOptions()
+    # Threads that spin while they wait take the processor from whatever else runs.
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(str(file), settings, providers=["CPUExecutionProvider"])
     (given,) = session.get_inputs()
     size = 1 if given.shape[0] == 1 else 32
     rows = []
@@ -211,7 +215,11 @@ def main(options: Options) -> None:
     if not names:
         raise FileNotFoundError(f"{options.networks}: expected {', '.join(NETWORKS)}, found none")
     results: dict[str, Any] = {"machine": describe_machine(), "networks": {}}
+    if options.out.exists():
+        results = read_json(options.out)
     for name in names:
+        if name in results["networks"]:
+            continue
         with tempfile.TemporaryDirectory() as temporary:
             results["networks"][name] = measure(name, options, Path(temporary), console)
         write_results(options.out, results)
