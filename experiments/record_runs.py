@@ -14,7 +14,7 @@ import tyro
 
 from experiments.benchmarks.machine import describe_machine, write_results
 from sphereface_jax.training.config import to_dict
-from sphereface_jax.training.run_folder import RunFolder, read_config, read_json, read_records
+from sphereface_jax.training.run_folder import read_config, read_json, read_records
 
 KEPT = (
     "step",
@@ -46,10 +46,13 @@ def run_summary(path: Path) -> dict[str, Any]:
 
     Raises:
       FileNotFoundError: it is not a run.
+      ValueError: it has logged nothing yet.
     """
     config = read_config(path)
-    run = RunFolder(config)
-    records = read_records(run.metrics)
+    # Of this folder, which may have moved since its config was written.
+    records = read_records(path / "metrics.jsonl")
+    if not records:
+        raise ValueError(f"{path}: expected metrics of some steps, found none; train it first")
     thinned = records[:: max(len(records) // POINTS, 1)]
     rates = [record["images_per_second"] for record in records]
     return {
@@ -58,7 +61,7 @@ def run_summary(path: Path) -> dict[str, Any]:
         "images_per_second_median": sorted(rates)[len(rates) // 2],
         "input_wait_share_mean": sum(r["input_wait_share"] for r in records) / len(records),
         "curve": [{name: r[name] for name in KEPT if name in r} for r in thinned],
-        "held_out_curve": read_records(run.validation) if run.validation.is_file() else [],
+        "held_out_curve": read_records(path / "validation.jsonl"),
     }
 
 
@@ -76,9 +79,13 @@ def main(
 
     Raises:
       FileExistsError: `out` is there already.
+      ValueError: two runs or two scores of one name.
     """
     if out.exists():
         raise FileExistsError(f"{out}: expected a new file, found results; name another")
+    for what, names in (("runs", [path.name for path in runs]), ("scores", [n for n, _ in score])):
+        if len(set(names)) < len(names):
+            raise ValueError(f"{what}: expected each name once, got {', '.join(names)}")
     results = {
         "runs": {path.name: run_summary(path) for path in runs},
         "scores": {name: read_json(path) for name, path in score},

@@ -331,7 +331,7 @@ def recognise(
             strided = [step for step in convolutions if _halves(step)]
             if len(strided) != 4:
                 raise _without_stages(chart, len(strided))
-            channels = _FAMILIES[_class_of(name)].channels(strided, convolutions)
+            channels = _FAMILIES[MODELS[name].func].channels(strided, convolutions)
             return _match(file, chart, front, name, channels, chart.shapes[layers[-1].output][1])
         except Departure as departure:
             departures.append((name, departure))
@@ -532,29 +532,22 @@ _FAMILIES: dict[Any, _Family] = {
 }
 
 
-def _class_of(name: str) -> Any:
-    build = MODELS[name]
-    return build.func if isinstance(build, functools.partial) else build
-
-
 def _candidates(count: int, arch: str) -> list[str]:
     """The networks with this many convolutions; else that with the nearest number of each class."""
     if arch:
-        if _class_of(arch) not in _FAMILIES:
+        if MODELS[arch].func not in _FAMILIES:
             raise ValueError(f"--arch: expected a network that convolves, got {arch}")
         return [arch]
 
     def distance(name: str) -> int:
-        build: Any = MODELS[name]
-        arguments = (
-            (build.args, build.keywords) if isinstance(build, functools.partial) else ((), {})
-        )
-        return abs(_FAMILIES[_class_of(name)].count(*arguments[0], **arguments[1]) - count)
+        build = MODELS[name]
+        return abs(_FAMILIES[build.func].count(*build.args, **build.keywords) - count)
 
-    known = [name for name in MODELS if _class_of(name) in _FAMILIES]
+    known = [name for name in MODELS if MODELS[name].func in _FAMILIES]
     exact = [name for name in known if distance(name) == 0]
     if exact:
         return exact
     return [
-        min((name for name in known if _class_of(name) is kind), key=distance) for kind in _FAMILIES
+        min((name for name in known if MODELS[name].func is kind), key=distance)
+        for kind in _FAMILIES
     ]

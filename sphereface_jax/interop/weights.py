@@ -204,7 +204,7 @@ def load_state_dict(model: nnx.Module, tensors: Mapping[str, np.ndarray]) -> str
     ignored = {f"{name}.{BATCHES_TRACKED}" for name in normalizations(model, family)}
     identities = _identities(model, family)
     problems = {
-        "missing": [name for name in slots.keys() | identities if name not in tensors],
+        "missing": [name for name in (*slots, *identities) if name not in tensors],
         "left over": [
             name for name in tensors if name not in slots.keys() | identities.keys() | ignored
         ],

@@ -47,7 +47,7 @@ the batch, as a new network does, or those that it has gathered.
 """
 
 import functools
-from collections.abc import Callable
+from typing import Any
 
 from flax import nnx
 
@@ -58,7 +58,7 @@ from sphereface_jax.models.sfnet import SFNet
 from sphereface_jax.models.spherenet import UNITS, SphereNet
 from sphereface_jax.models.vit import VisionTransformer
 
-MODELS: dict[str, Callable[..., nnx.Module]] = {
+MODELS: dict[str, functools.partial[Any]] = {
     **{f"spherenet{depth}": functools.partial(SphereNet, depth) for depth in UNITS},
     "sphere20a": functools.partial(SphereNet, 20, residual_bias=True),
     **{f"sfnet{depth}": functools.partial(SFNet, depth) for depth in UNITS},
@@ -72,7 +72,7 @@ MODELS: dict[str, Callable[..., nnx.Module]] = {
         f"ir{101 if depth == 100 else depth}": functools.partial(IResNet, depth, ir=True)
         for depth in (18, 34, 50, 100)
     },
-    "mobilefacenet": MobileFaceNet,
+    "mobilefacenet": functools.partial(MobileFaceNet),
     "mobilefacenet_classic": functools.partial(MobileFaceNet, scale=1),
     "mobilefacenet_large": functools.partial(MobileFaceNet, scale=4, residual=(2, 8, 12, 4)),
     "mobilefacenet_foamliu": functools.partial(
@@ -83,3 +83,6 @@ MODELS: dict[str, Callable[..., nnx.Module]] = {
     "vit_b": functools.partial(VisionTransformer, 24),
 }
 """Every backbone by the name that `--model.name` takes."""
+
+FOLDABLE = (SFNet, IResNet, MobileFaceNet)
+"""The networks that take `folded`: biases in place of normalisations after a layer."""

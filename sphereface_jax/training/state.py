@@ -1,8 +1,6 @@
 """Everything that changes during training, in one pytree."""
 
 import dataclasses
-import functools
-import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from sphereface_jax.models import MODELS
+from sphereface_jax.models import FOLDABLE, MODELS
 from sphereface_jax.training.config import ModelConfig
 from sphereface_jax.training.objective import Objective
 
@@ -65,8 +63,7 @@ def make_model(config: ModelConfig, image_size: tuple[int, int], *, rngs: nnx.Rn
         raise ValueError(f"model.name: expected one of {', '.join(MODELS)}, got {config.name!r}")
     build = MODELS[config.name]
     options = {"folded": True} if config.folded else {}
-    network: Any = build.func if isinstance(build, functools.partial) else build
-    if config.folded and "folded" not in inspect.signature(network.__init__).parameters:
+    if config.folded and build.func not in FOLDABLE:
         raise ValueError(
             f"model.folded: expected a network with normalisation, got {config.name}; leave it out"
         )
