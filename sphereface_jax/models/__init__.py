@@ -49,8 +49,6 @@ the batch, as a new network does, or those that it has gathered.
 import functools
 from typing import Any
 
-from flax import nnx
-
 from sphereface_jax.models.iresnet import UNITS as IRESNET_UNITS
 from sphereface_jax.models.iresnet import IResNet
 from sphereface_jax.models.mobilefacenet import MobileFaceNet
