@@ -2,7 +2,8 @@
 
 Exporters write one network in many ways. What makes no difference is taken away here: constants
 are folded, casts, dropout and changes of layout are followed, and what acts on each channel alone
-becomes one step. What is left are `Step`s over values in NCHW, whatever the file's own layout is:
+becomes one step. What is left is a list of `Step` over values in NCHW, whatever the file's own
+layout is:
 
     Conv, Linear, Norm, Affine (x · scale + shift a channel), PRelu, Relu, Relu6, Add,
     Crop (columns), Reverse (channels), Subsample (every second pixel both ways).
