@@ -324,9 +324,17 @@ def _scan_blocks(
 
 
 def target_prototypes(prototypes: Array, labels: Array, mesh: AnyMesh | None) -> Array:
-    """The prototype of each example's class [B, D], whole on every device.
+    """The prototype of each example's class, whole on every device.
 
     On a mesh one sum of [B, D] travels over "model", and nothing for the gradient.
+
+    Args:
+      prototypes: [C, D], or [C, K, D] with sub-centres.
+      labels: [B], integers; those outside 0 to C − 1 count as the nearest within.
+      mesh: the devices; None: one.
+
+    Returns:
+      Rows [B, D] or [B, K, D], in the order of the labels.
     """
     rows = prototypes.shape[0]
     labels = jnp.clip(replicate(labels, mesh), 0, rows - 1)
@@ -350,7 +358,15 @@ def target_prototypes(prototypes: Array, labels: Array, mesh: AnyMesh | None) ->
 
 
 def replicate(tree: Any, mesh: AnyMesh | None) -> Any:
-    """The whole batch on every device."""
+    """The whole batch on every device.
+
+    Args:
+      tree: arrays of any shape.
+      mesh: the devices; None: nothing moves.
+
+    Returns:
+      The tree, every array whole on every device of the mesh.
+    """
     if mesh is None:
         return tree
     place = (

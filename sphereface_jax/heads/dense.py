@@ -30,7 +30,20 @@ def dense_logits(
     *,
     num_classes: int,
 ) -> Array:
-    """Logits [B, C], −∞ past num_classes; arguments are those of `dense_loss`."""
+    """Logits of a margin: what the reduction of `dense_loss` is given.
+
+    Args:
+      margin: the margin.
+      settings: its numbers; the reduction is not used.
+      embeddings: [B, D].
+      prototypes: [C, D], or [C, K, D] with sub-centres.
+      labels: [B], from 0 to C − 1.
+      class_bias: added to the logits of each class [C], or None.
+      num_classes: rows of prototypes from here on are not classes and get −∞.
+
+    Returns:
+      Logits [B, C].
+    """
     target, others, is_label = _score(
         margin, settings, embeddings, prototypes, labels, class_bias, num_classes
     )

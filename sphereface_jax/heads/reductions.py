@@ -22,13 +22,38 @@ class Reduction(Protocol):
     """A pytree with these three methods; its leaves are scalars or [B]."""
 
     def accumulate(self, others: Array, classes: Array) -> Any:
-        """Reduces logits [B, c] of the classes [c]; −∞ marks one that is left out."""
+        """Reduces a block of other classes.
+
+        Args:
+          others: logits [B, c]; −∞ marks one that is left out.
+          classes: [c], the number of each class.
+
+        Returns:
+          A tree of arrays whose first dimension is B.
+        """
 
     def merge(self, parts: Any, maximum: Combine, total: Combine) -> Any:
-        """Merges accumulated parts, over whatever the two functions combine."""
+        """Merges accumulated parts, over whatever the two functions combine.
+
+        Args:
+          parts: what `accumulate` returned for several blocks or devices.
+          maximum: the largest of an array's values over them.
+          total: the sum of an array's values over them.
+
+        Returns:
+          One of the same structure.
+        """
 
     def finish(self, accumulated: Any, target: Array) -> Any:
-        """Takes in the target's logit [B] and returns the loss [B]."""
+        """Takes in the target's logit.
+
+        Args:
+          accumulated: of all other classes.
+          target: the target's logit [B].
+
+        Returns:
+          The loss [B], or whatever the reduction looks for, with B in front.
+        """
 
 
 @jax.tree_util.register_dataclass

@@ -106,11 +106,28 @@ class Sampler:
         return Sample(rows, places.astype(labels.dtype))
 
     def take(self, sample: Sample, values: Array) -> Array:
-        """The drawn rows [shards · S, ...] of values [rows, ...]."""
+        """The drawn rows of an array.
+
+        Args:
+          sample: what was drawn.
+          values: [rows, ...], sharded as the prototypes are.
+
+        Returns:
+          [shards · S, ...], shard after shard.
+        """
         return self._on_shards(lambda rows, values: values[rows[0]], sample.rows, values)
 
     def put(self, sample: Sample, values: Array, drawn: Array) -> Array:
-        """Values [rows, ...] with the drawn rows [shards · S, ...] in their place."""
+        """An array with the drawn rows in their place.
+
+        Args:
+          sample: what was drawn.
+          values: [rows, ...], sharded as the prototypes are.
+          drawn: [shards · S, ...], as `take` returns them.
+
+        Returns:
+          [rows, ...]; the rows that were not drawn stay as they are.
+        """
 
         def put(rows: Array, values: Array, drawn: Array) -> Array:
             return values.at[rows[0]].set(drawn, indices_are_sorted=True, unique_indices=True)

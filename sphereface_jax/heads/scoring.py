@@ -75,7 +75,15 @@ def is_array(leaf: Any) -> bool:
 
 
 def as_dtype(settings: Settings, dtype: Any) -> Settings:
-    """The settings with their floating-point arrays in the dtype that the head computes in."""
+    """The settings with their floating-point arrays in the dtype that the head computes in.
+
+    Args:
+      settings: a loss's numbers.
+      dtype: float32 or float64, as `head_dtype` returns.
+
+    Returns:
+      The settings; Python numbers and integer arrays stay as they are.
+    """
 
     def cast(leaf: Any) -> Any:
         if not is_array(leaf):
@@ -123,7 +131,16 @@ def _projected_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array
 
 
 def own_similarities(margin: Margin, embeddings: Array, rows: Array) -> Array:
-    """Similarity of every embedding [B, D] with the prototype, or prototypes, in its row: [B]."""
+    """Similarity of every embedding with the prototype, or prototypes, in its row.
+
+    Args:
+      margin: the margin.
+      embeddings: [B, D].
+      rows: each embedding's prototype [B, D], or its sub-centres [B, K, D].
+
+    Returns:
+      Similarities [B]; of sub-centres the best.
+    """
 
     def own(embedding: Array, row: Array) -> Array:
         return similarities(margin, embedding[None], row[None])[0, 0]

@@ -105,7 +105,28 @@ def curricularface_logits(
     gradient: Literal["exact", "detached"] = "exact",
     num_classes: int | None = None,
 ) -> tuple[Array, Array]:
-    """Logits [B, C] of `curricularface_loss`, whose arguments these are, and the next state."""
+    """Logits of `curricularface_loss`.
+
+    Args:
+      embeddings: [B, D], floating point; computed with in float32 at least.
+      prototypes: [C, D], floating point; their lengths do not matter.
+      labels: [B], integers from 0 to num_classes − 1.
+      state: t, a scalar; it starts at 0.
+      margin: m in radians, a scalar or [B].
+      rate: weight of this batch in the running mean.
+      scale: s, above 0, a scalar or [B]; None: each embedding's own length ‖x‖.
+      filter_threshold: other classes whose cosine is larger get −∞ (interclass filtering), a scalar
+        or [B]; None: none does.
+      gradient: "exact": of the formula; "detached": of the plain cosine, the margin moves the value
+        only.
+      num_classes: rows of prototypes from here on are not classes and get −∞; None: all are.
+
+    Returns:
+      Logits [B, C], and the next state.
+
+    Raises:
+      ValueError: if an argument is not as above; the message names it.
+    """
     _checks.require_like("state", state, jax.ShapeDtypeStruct((), jnp.float32))
     _checks.require_angles(margin=margin)
     _checks.require_numbers(rate=rate)
@@ -229,7 +250,29 @@ def magface_logits(
     gradient: Literal["exact", "detached"] = "exact",
     num_classes: int | None = None,
 ) -> Array:
-    """Logits [B, C] of `magface_loss`, whose arguments these are; −∞ past num_classes."""
+    """Logits of `magface_loss`.
+
+    Args:
+      embeddings: [B, D], floating point; computed with in float32 at least.
+      prototypes: [C, D], floating point; their lengths do not matter.
+      labels: [B], integers from 0 to num_classes − 1.
+      lower_norm: l; shorter embeddings count as this long.
+      upper_norm: u; longer embeddings count as this long.
+      lower_margin: m_l in radians.
+      upper_margin: m_u in radians. Each of these four a scalar or [B].
+      scale: s, above 0, a scalar or [B]; None: each embedding's own length ‖x‖.
+      filter_threshold: other classes whose cosine is larger get −∞ (interclass filtering), a scalar
+        or [B]; None: none does.
+      gradient: "exact": of the formula; "detached": of the plain cosine, the margin moves the value
+        only.
+      num_classes: rows of prototypes from here on are not classes and get −∞; None: all are.
+
+    Returns:
+      Logits [B, C].
+
+    Raises:
+      ValueError: if an argument is not as above; the message names it.
+    """
     _checks.require_numbers(lower_norm=lower_norm, upper_norm=upper_norm)
     _checks.require_angles(lower_margin=lower_margin, upper_margin=upper_margin)
     return margin_logits(
@@ -352,7 +395,30 @@ def adaface_logits(
     gradient: Literal["exact", "detached"] = "exact",
     num_classes: int | None = None,
 ) -> tuple[Array, NormStatistics]:
-    """Logits [B, C] of `adaface_loss`, whose arguments these are, and the next state."""
+    """Logits of `adaface_loss`.
+
+    Args:
+      embeddings: [B, D], floating point; computed with in float32 at least.
+      prototypes: [C, D], floating point; their lengths do not matter.
+      labels: [B], integers from 0 to num_classes − 1.
+      state: μ and σ, scalars; they start at 20 and 100.
+      margin: m in radians, a scalar or [B].
+      concentration: h, how far a norm one deviation from the mean moves the margin, a scalar or
+        [B].
+      rate: weight of this batch in the running statistics.
+      scale: s, above 0, a scalar or [B]; None: each embedding's own length ‖x‖.
+      filter_threshold: other classes whose cosine is larger get −∞ (interclass filtering), a scalar
+        or [B]; None: none does.
+      gradient: "exact": of the formula; "detached": of the plain cosine, the margin moves the value
+        only.
+      num_classes: rows of prototypes from here on are not classes and get −∞; None: all are.
+
+    Returns:
+      Logits [B, C], and the next state.
+
+    Raises:
+      ValueError: if an argument is not as above; the message names it.
+    """
     _checks.require_like("state", state, jax.eval_shape(NormStatistics))
     _checks.require_angles(margin=margin)
     _checks.require_numbers(concentration=concentration, rate=rate)

@@ -90,7 +90,26 @@ def cosface_logits(
     gradient: Literal["exact", "detached"] = "exact",
     num_classes: int | None = None,
 ) -> Array:
-    """Logits [B, C] of `cosface_loss`, whose arguments these are; −∞ past num_classes."""
+    """Logits of `cosface_loss`.
+
+    Args:
+      embeddings: [B, D], floating point; computed with in float32 at least.
+      prototypes: [C, D], floating point; their lengths do not matter.
+      labels: [B], integers from 0 to num_classes − 1.
+      margin: m, a scalar or [B].
+      scale: s, above 0, a scalar or [B]; None: each embedding's own length ‖x‖.
+      filter_threshold: other classes whose cosine is larger get −∞ (interclass filtering), a scalar
+        or [B]; None: none does.
+      gradient: "exact": of the formula; "detached": of the plain cosine, the margin moves the value
+        only.
+      num_classes: rows of prototypes from here on are not classes and get −∞; None: all are.
+
+    Returns:
+      Logits [B, C].
+
+    Raises:
+      ValueError: if an argument is not as above; the message names it.
+    """
     _checks.require_numbers(margin=margin)
     return margin_logits(
         embeddings,
@@ -189,7 +208,27 @@ def arcface_logits(
     gradient: Literal["exact", "detached"] = "exact",
     num_classes: int | None = None,
 ) -> Array:
-    """Logits [B, C] of `arcface_loss`, whose arguments these are; −∞ past num_classes."""
+    """Logits of `arcface_loss`.
+
+    Args:
+      embeddings: [B, D], floating point; computed with in float32 at least.
+      prototypes: [C, D], floating point; their lengths do not matter.
+      labels: [B], integers from 0 to num_classes − 1.
+      margin: m in radians, a scalar or [B].
+      beyond: what follows past θ = π − m: 'keep', 'linear' or 'clamp'.
+      scale: s, above 0, a scalar or [B]; None: each embedding's own length ‖x‖.
+      filter_threshold: other classes whose cosine is larger get −∞ (interclass filtering), a scalar
+        or [B]; None: none does.
+      gradient: "exact": of the formula; "detached": of the plain cosine, the margin moves the value
+        only.
+      num_classes: rows of prototypes from here on are not classes and get −∞; None: all are.
+
+    Returns:
+      Logits [B, C].
+
+    Raises:
+      ValueError: if an argument is not as above; the message names it.
+    """
     _checks.require_angles(margin=margin)
     _checks.require_choice("beyond", beyond, ("keep", "linear", "clamp"))
     return margin_logits(
@@ -282,7 +321,28 @@ def combined_margin_logits(
     gradient: Literal["exact", "detached"] = "exact",
     num_classes: int | None = None,
 ) -> Array:
-    """Logits [B, C] of `combined_margin_loss`, whose arguments these are; −∞ past num_classes."""
+    """Logits of `combined_margin_loss`.
+
+    Args:
+      embeddings: [B, D], floating point; computed with in float32 at least.
+      prototypes: [C, D], floating point; their lengths do not matter.
+      labels: [B], integers from 0 to num_classes − 1.
+      m1: m₁, factor of the angle, a scalar or [B].
+      m2: m₂, added to the angle, in radians, a scalar or [B].
+      m3: m₃, subtracted from the cosine, a scalar or [B].
+      scale: s, above 0, a scalar or [B]; None: each embedding's own length ‖x‖.
+      filter_threshold: other classes whose cosine is larger get −∞ (interclass filtering), a scalar
+        or [B]; None: none does.
+      gradient: "exact": of the formula; "detached": of the plain cosine, the margin moves the value
+        only.
+      num_classes: rows of prototypes from here on are not classes and get −∞; None: all are.
+
+    Returns:
+      Logits [B, C].
+
+    Raises:
+      ValueError: if an argument is not as above; the message names it.
+    """
     _checks.require_numbers(m1=m1, m3=m3)
     _checks.require_angles(m2=m2)
     return margin_logits(
@@ -374,7 +434,27 @@ def subcenter_arcface_logits(
     gradient: Literal["exact", "detached"] = "exact",
     num_classes: int | None = None,
 ) -> Array:
-    """Logits [B, C] of `subcenter_arcface_loss`, whose arguments these are; −∞ past num_classes."""
+    """Logits of `subcenter_arcface_loss`.
+
+    Args:
+      embeddings: [B, D], floating point; computed with in float32 at least.
+      prototypes: [C, K, D], floating point; their lengths do not matter.
+      labels: [B], integers from 0 to num_classes − 1.
+      margin: m in radians, a scalar or [B].
+      beyond: what follows past θ = π − m: 'keep', 'linear' or 'clamp'.
+      scale: s, above 0, a scalar or [B]; None: each embedding's own length ‖x‖.
+      filter_threshold: other classes whose cosine is larger get −∞ (interclass filtering), a scalar
+        or [B]; None: none does.
+      gradient: "exact": of the formula; "detached": of the plain cosine, the margin moves the value
+        only.
+      num_classes: rows of prototypes from here on are not classes and get −∞; None: all are.
+
+    Returns:
+      Logits [B, C].
+
+    Raises:
+      ValueError: if an argument is not as above; the message names it.
+    """
     _checks.require_floating("prototypes", prototypes, "C, K, D")
     _checks.require_angles(margin=margin)
     _checks.require_choice("beyond", beyond, ("keep", "linear", "clamp"))

@@ -289,7 +289,26 @@ def reduce_over_classes(
     class_block: int | None = None,
     mesh: AnyMesh | None = None,
 ) -> Any:
-    """Checks the arguments and runs the head that they ask for; see `margin_loss`."""
+    """Checks the arguments and runs the head that they ask for.
+
+    Args:
+      margin: the margin's functions.
+      settings: its numbers, the bias aside.
+      embeddings: [B, D], floating point.
+      prototypes: [C, D], or [C, K, D] with sub-centres, floating point.
+      labels: [B], integers from 0 to num_classes − 1.
+      bias: as in `margin_loss`.
+      num_classes: as in `margin_loss`.
+      class_block: as in `margin_loss`.
+      mesh: as in `margin_loss`.
+
+    Returns:
+      What the reduction makes of the logits, arrays [B]. Under `jax.jit` an example with another
+      label gets NaN, or −1 among integers.
+
+    Raises:
+      ValueError: if an argument is not as above; the message names it.
+    """
     num_classes = _check(settings, embeddings, prototypes, labels, bias, num_classes)
     if class_block is not None:
         is_count = isinstance(class_block, numbers.Integral) and class_block >= 1

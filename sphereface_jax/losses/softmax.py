@@ -73,7 +73,22 @@ def softmax_logits(
     gradient: Literal["exact", "detached"] = "exact",
     num_classes: int | None = None,
 ) -> Array:
-    """Logits [B, C] of `softmax_loss`, whose arguments these are; −∞ past num_classes."""
+    """Logits of `softmax_loss`.
+
+    Args:
+      embeddings: [B, D], floating point; computed with in float32 at least.
+      prototypes: [C, D], floating point.
+      labels: [B], integers from 0 to num_classes − 1.
+      bias: b, [C]; None: none.
+      gradient: of no effect, since there is no margin.
+      num_classes: rows of prototypes from here on are not classes and get −∞; None: all are.
+
+    Returns:
+      Logits [B, C].
+
+    Raises:
+      ValueError: if an argument is not as above; the message names it.
+    """
     return margin_logits(
         embeddings,
         prototypes,
@@ -151,7 +166,24 @@ def normalized_softmax_logits(
     gradient: Literal["exact", "detached"] = "exact",
     num_classes: int | None = None,
 ) -> Array:
-    """Logits [B, C] of `normalized_softmax_loss`, whose arguments these are."""
+    """Logits of `normalized_softmax_loss`.
+
+    Args:
+      embeddings: [B, D], floating point; computed with in float32 at least.
+      prototypes: [C, D], floating point; their lengths do not matter.
+      labels: [B], integers from 0 to num_classes − 1.
+      scale: s, above 0, a scalar or [B]; None: each embedding's own length ‖x‖.
+      filter_threshold: other classes whose cosine is larger get −∞ (interclass filtering), a scalar
+        or [B]; None: none does.
+      gradient: of no effect, since there is no margin.
+      num_classes: rows of prototypes from here on are not classes and get −∞; None: all are.
+
+    Returns:
+      Logits [B, C].
+
+    Raises:
+      ValueError: if an argument is not as above; the message names it.
+    """
     return margin_logits(
         embeddings,
         prototypes,

@@ -131,7 +131,29 @@ def sphereface_logits(
     gradient: Literal["exact", "detached", "caffe"] = "exact",
     num_classes: int | None = None,
 ) -> Array:
-    """Logits [B, C] of `sphereface_loss`, whose arguments these are; −∞ past num_classes."""
+    """Logits of `sphereface_loss`.
+
+    Args:
+      embeddings: [B, D], floating point; computed with in float32 at least.
+      prototypes: [C, D], floating point; their lengths do not matter.
+      labels: [B], integers from 0 to num_classes − 1.
+      margin: m, a whole number of at least 1, or an array [] or [B].
+      annealing_lambda: λ of at least 0, which mixes the plain cosine in, a scalar or [B]; see
+        `annealed_lambda`.
+      scale: s, above 0, a scalar or [B]; None: each embedding's own length ‖x‖.
+      filter_threshold: other classes whose cosine is larger get −∞ (interclass filtering), a scalar
+        or [B]; None: none does.
+      gradient: "exact": of the formula; "detached": of the plain cosine, the margin moves the value
+        only; "caffe": of the authors' layer, for prototypes that are projected to unit length after
+        each update.
+      num_classes: rows of prototypes from here on are not classes and get −∞; None: all are.
+
+    Returns:
+      Logits [B, C].
+
+    Raises:
+      ValueError: if an argument is not as above; the message names it.
+    """
     _checks.require_numbers(annealing_lambda=annealing_lambda)
     return margin_logits(
         embeddings,
@@ -227,7 +249,27 @@ def sphereface_r_logits(
     gradient: Literal["exact", "detached"] = "exact",
     num_classes: int | None = None,
 ) -> Array:
-    """Logits [B, C] of `sphereface_r_loss`, whose arguments these are; −∞ past num_classes."""
+    """Logits of `sphereface_r_loss`.
+
+    Args:
+      embeddings: [B, D], floating point; computed with in float32 at least.
+      prototypes: [C, D], floating point; their lengths do not matter.
+      labels: [B], integers from 0 to num_classes − 1.
+      margin: m, a scalar or [B]; at least 1 for v0.
+      version: which formula, as in `sphereface_r_loss`.
+      scale: s, above 0, a scalar or [B]; None: each embedding's own length ‖x‖.
+      filter_threshold: other classes whose cosine is larger get −∞ (interclass filtering), a scalar
+        or [B]; None: none does.
+      gradient: "exact": of the formula; "detached": of the plain cosine, the margin moves the value
+        only.
+      num_classes: rows of prototypes from here on are not classes and get −∞; None: all are.
+
+    Returns:
+      Logits [B, C].
+
+    Raises:
+      ValueError: if an argument is not as above; the message names it.
+    """
     _checks.require_choice("version", version, ("v0", "v1", "v2"))
     _checks.require_numbers(margin=margin)
     return margin_logits(
@@ -325,7 +367,29 @@ def sphereface_plus_logits(
     gradient: Literal["exact", "detached", "caffe"] = "exact",
     num_classes: int | None = None,
 ) -> Array:
-    """Logits [B, C] of `sphereface_plus_loss`, whose arguments these are; −∞ past num_classes."""
+    """Logits of `sphereface_plus_loss`.
+
+    Args:
+      embeddings: [B, D], floating point; computed with in float32 at least.
+      prototypes: [C, D], floating point; their lengths do not matter.
+      labels: [B], integers from 0 to num_classes − 1.
+      margin: m, a whole number of at least 1, or an array [] or [B].
+      annealing_lambda: λ of at least 0, which mixes the plain cosine in, a scalar or [B]; see
+        `annealed_lambda`.
+      scale: s, above 0, a scalar or [B]; None: each embedding's own length ‖x‖.
+      filter_threshold: other classes whose cosine is larger get −∞ (interclass filtering), a scalar
+        or [B]; None: none does.
+      gradient: "exact": of the formula; "detached": of the plain cosine, the margin moves the value
+        only; "caffe": of the authors' layer, for prototypes that are projected to unit length after
+        each update.
+      num_classes: rows of prototypes from here on are not classes and get −∞; None: all are.
+
+    Returns:
+      Logits [B, C].
+
+    Raises:
+      ValueError: if an argument is not as above; the message names it.
+    """
     _checks.require_numbers(annealing_lambda=annealing_lambda)
     return margin_logits(
         embeddings,
@@ -438,7 +502,27 @@ def sphereface2_logits(
     gradient: Literal["exact", "detached"] = "exact",
     num_classes: int | None = None,
 ) -> tuple[Array, Array]:
-    """Logits [B, C] of `sphereface2_loss`, whose arguments these are, and the next state."""
+    """Logits of `sphereface2_loss`.
+
+    Args:
+      embeddings: [B, D], floating point; computed with in float32 at least.
+      prototypes: [C, D], floating point; their lengths do not matter.
+      labels: [B], integers from 0 to num_classes − 1.
+      state: b, a scalar, learnt; `sphereface2_bias_init` is its start.
+      variant: which formula, as in `sphereface2_loss`.
+      margin: m, a scalar or [B]; None: the variant's own.
+      exponent: t, the curvature of g, a scalar or [B].
+      scale: s, above 0, a scalar or [B]; None: each embedding's own length ‖x‖.
+      gradient: "exact": of the formula; "detached": of the plain cosine, the margin moves the value
+        only.
+      num_classes: rows of prototypes from here on are not classes and get −∞; None: all are.
+
+    Returns:
+      Logits [B, C], and the next state.
+
+    Raises:
+      ValueError: if an argument is not as above; the message names it.
+    """
     _checks.require_like("state", state, jax.ShapeDtypeStruct((), jnp.float32))
     hyperparameters = _sphereface2(variant, margin, exponent)
     logits = margin_logits(

@@ -18,10 +18,17 @@ torch_linear = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 @jax.custom_vjp
 def prelu(x: jax.Array, slope: jax.Array) -> jax.Array:
-    """max(x, 0) + slope · min(x, 0) of x [B, H, W, C] and slope [C].
+    """max(x, 0) + slope · min(x, 0).
 
     The gradient of the slope is summed over rows first and within them afterwards: XLA's own order
     takes 2 to 6 times as long on a CPU (`experiments.benchmarks.layers`).
+
+    Args:
+      x: [B, H, W, C].
+      slope: [C], cast to the dtype of x.
+
+    Returns:
+      [B, H, W, C].
     """
     return jnp.where(x > 0, x, slope.astype(x.dtype) * x)
 
@@ -188,7 +195,20 @@ def normalization(
     dtype: jnp.dtype,
     rngs: nnx.Rngs,
 ) -> BatchNorm | Bias:
-    """The normalisation after a convolution or a linear layer, or what folding leaves of it."""
+    """The normalisation after a convolution or a linear layer, or what folding leaves of it.
+
+    Args:
+      channels: of the last dimension.
+      folded: whether the weights already hold the normalisation, and only its bias is left.
+      after_bias: the layer before has a bias itself; where folded, nothing is left then.
+      train_scale: whether the scale is trained; else it stays 1. Of no effect where folded.
+      train_bias: whether the bias is trained; else it stays 0. Of no effect where folded.
+      dtype: of the result.
+      rngs: for `BatchNorm`.
+
+    Returns:
+      The layer.
+    """
     if folded:
         return Bias(channels, after_bias=after_bias, dtype=dtype)
     return BatchNorm(
@@ -209,7 +229,23 @@ def convolution(
     dtype: jnp.dtype,
     rngs: nnx.Rngs,
 ) -> nnx.Conv:
-    """A convolution padded as in Caffe and PyTorch: by `padding` pixels on every side."""
+    """A convolution padded as in Caffe and PyTorch: by `padding` pixels on every side.
+
+    Args:
+      in_channels: a multiple of `groups`.
+      out_channels: a multiple of `groups`.
+      kernel: height and width, or one number for both.
+      stride: in both directions.
+      padding: pixels of zeros on every side.
+      groups: into how many independent parts the channels are cut.
+      use_bias: whether a bias is added.
+      kernel_init: how the kernel starts.
+      dtype: that it computes in.
+      rngs: for `kernel_init`.
+
+    Returns:
+      The layer, from [B, H, W, in_channels] to [B, H′, W′, out_channels].
+    """
     size = (kernel, kernel) if isinstance(kernel, int) else kernel
     return nnx.Conv(
         in_channels,
@@ -227,10 +263,18 @@ def convolution(
 
 
 def run_units(units: Iterable[nnx.Module], x: jax.Array, *, remat: bool) -> jax.Array:
-    """Runs x through units one after another.
+    """Runs an array through units one after another.
 
     With `remat` the backward pass keeps what goes into each unit and computes what is in it anew.
     Values, gradients and statistics stay the same to rounding: these are gathered once.
+
+    Args:
+      units: each maps one array to one array.
+      x: what the first is given.
+      remat: whether to compute anew what is inside a unit.
+
+    Returns:
+      What the last returns.
     """
     call = nnx.remat(_call) if remat else _call
     for unit in units:
@@ -243,7 +287,15 @@ def _call(unit: Any, x: jax.Array) -> jax.Array:
 
 
 def halved(image_size: tuple[int, int], times: int) -> tuple[int, int]:
-    """Height and width after `times` layers of stride 2."""
+    """Height and width after `times` layers of stride 2.
+
+    Args:
+      image_size: height and width in pixels.
+      times: how many layers.
+
+    Returns:
+      Height and width, rounded up at each.
+    """
     height, width = image_size
     for _ in range(times):
         height, width = -(-height // 2), -(-width // 2)

@@ -151,5 +151,13 @@ class VisionTransformer(nnx.Module):
 
 
 def layer_norm(width: int, *, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """Normalises each token by its own mean and variance, in float32, with PyTorch's constant."""
+    """Normalises each token by its own mean and variance, in float32, with PyTorch's constant.
+
+    Args:
+      width: of a token.
+      rngs: for the scale and bias.
+
+    Returns:
+      The layer.
+    """
     return nnx.LayerNorm(width, epsilon=1e-5, dtype=jnp.float32, use_fast_variance=False, rngs=rngs)
