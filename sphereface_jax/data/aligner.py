@@ -88,6 +88,9 @@ def face_aligner(
       image_size: (112, 112) or (112, 96).
       landmarks: a file of five points an image.
 
+    Returns:
+      The aligner, a function from an image and its name to a crop.
+
     Raises:
       FileNotFoundError: no such file, or the detector's extra is not installed.
       ValueError: the file holds no landmarks.
@@ -167,6 +170,9 @@ def align_folder(
       aligner: how.
       num_threads: as many as there are cores by default.
       advance: called with the number of images done since the last call.
+
+    Returns:
+      How many crops were made and were there, and what was passed over and why.
 
     Raises:
       FileNotFoundError: no such folder.

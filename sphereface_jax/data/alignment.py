@@ -159,6 +159,9 @@ def choose_face(faces: Sequence[Detection], shape: tuple[int, int]) -> Detection
       faces: that a detector found.
       shape: height and width of the image.
 
+    Returns:
+      The face; of equally near ones the first.
+
     Raises:
       NoFace: no face was found.
     """

@@ -50,7 +50,12 @@ class Correction(NamedTuple):
 
 
 def write_corrections(path: Path, corrections: Sequence[Correction]) -> None:
-    """Writes the table as CSV, atomically."""
+    """Writes the table as CSV, atomically.
+
+    Args:
+      path: the file, replaced if it is there.
+      corrections: the lines, in their order.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(Correction._fields)
@@ -104,6 +109,9 @@ def corrected(source: FaceSource, corrections: Sequence[Correction]) -> Relabell
       source: the faces that the corrections are about; an image is found by its description, or
         by the last two parts of its path where the folder lies elsewhere now.
       corrections: in any order. Images go to whoever their target is merged with.
+
+    Returns:
+      The same images, but those dropped, under new labels from 0 on.
 
     Raises:
       ValueError: an identity or an image that the source does not have, or an image of another

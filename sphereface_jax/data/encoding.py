@@ -21,6 +21,14 @@ def encoded_face(source: FaceSource, index: int, aligner: FaceAligner | None = N
 
     A JPEG of the right size is returned as it is.
 
+    Args:
+      source: the faces.
+      index: of the image.
+      aligner: finds the face and crops it; None: the images are crops.
+
+    Returns:
+      The JPEG, and its height and width.
+
     Raises:
       UnreadableImage: the image cannot be read, or no face is found in it.
       WrongImageSize: neither 112×112 nor 112×96, and no aligner.

@@ -270,7 +270,15 @@ def _camera(image: np.ndarray, how: SimpleNamespace, unit: float, noise: bytes) 
 
 
 def person_parameters(seed: int, identity: int) -> np.ndarray:
-    """What makes a person: first the shape, in the order of `IDENTITY_SHAPE`, then the colours."""
+    """What makes a person.
+
+    Args:
+      seed: of the set of people.
+      identity: which of them, from 0.
+
+    Returns:
+      float64 [K], first the shape, in the order of `IDENTITY_SHAPE`, then the colours.
+    """
     uniform = _generator(seed, _PERSON, identity, 0).random(len(_IDENTITY_NAMES))
     return _IDENTITY_LOW + _IDENTITY_SPAN * uniform
 

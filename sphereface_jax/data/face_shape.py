@@ -331,7 +331,19 @@ def project(
     scale: float,
     centre: tuple[float, float],
 ) -> np.ndarray:
-    """Turn points [N, 3] by three angles in radians and flatten them: [N, 2] in pixels."""
+    """Turns points by three angles and flattens them.
+
+    Args:
+      points: [N, 3].
+      yaw: about the vertical axis, in radians.
+      pitch: about the axis from ear to ear, in radians.
+      roll: in the image's plane, in radians.
+      scale: pixels per unit.
+      centre: where the origin falls in the image, in pixels.
+
+    Returns:
+      [N, 2], across and down, in pixels.
+    """
     sy, cy = math.sin(yaw), math.cos(yaw)
     sp, cp = math.sin(pitch), math.cos(pitch)
     sr, cr = math.sin(roll) * scale, math.cos(roll) * scale

@@ -47,6 +47,9 @@ def why_no_image(name: str, read_start: Callable[[int], bytes]) -> str | None:
     Args:
       name: the file's name or path.
       read_start: returns its first N bytes; called only where the suffix is unknown.
+
+    Returns:
+      A phrase for the user, or None.
     """
     if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:
         return None
@@ -65,6 +68,9 @@ def walk_images(directory: str | os.PathLike[str], *, depth: int | None = None) 
     Args:
       directory: the folder.
       depth: how many folders down to look, 1 for the folder alone; all of them by default.
+
+    Returns:
+      The images, the folders and what was passed over, each sorted by path.
 
     Raises:
       FileNotFoundError: no such folder.

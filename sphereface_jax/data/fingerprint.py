@@ -22,6 +22,9 @@ def with_file_sizes(lines: list[str], path: Callable[[int], str]) -> list[str]:
     Args:
       lines: one per file.
       path: returns the path of the file behind line i.
+
+    Returns:
+      The lines, in their order; one whose file is missing stays as it is.
     """
     sized = list(lines)
     for index in range(0, len(lines), max(1, -(-len(lines) // _MOST_SIZES))):

@@ -78,6 +78,10 @@ class ImageFolder:
 def check_identities(identities: tuple[str, ...], where: str) -> None:
     """Refuses names that differ by case only: on some file systems they are one folder.
 
+    Args:
+      identities: folders' names.
+      where: what to call their place in an error.
+
     Raises:
       ValueError: naming the first two that collide.
     """

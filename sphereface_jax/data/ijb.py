@@ -152,6 +152,9 @@ def read_ijb_matches(path: str | os.PathLike[str], *tables: IjbSubjects) -> IjbP
       path: the file.
       *tables: galleries and probes that the pairs are drawn from.
 
+    Returns:
+      The template ids of both sides and whether their subjects are one, each [P].
+
     Raises:
       FileNotFoundError: no such file.
       ValueError: lines that are not two whole numbers, or a template in none of the tables.

@@ -136,7 +136,15 @@ def encode_png(image: np.ndarray) -> bytes:
 
 
 def encode_jpeg(image: np.ndarray, quality: int = 95) -> bytes:
-    """Encodes uint8 [H, W, 3] RGB as JPEG."""
+    """Encodes an image as JPEG.
+
+    Args:
+      image: uint8 [H, W, 3], RGB.
+      quality: from 0 to 100.
+
+    Returns:
+      The file's bytes.
+    """
     stored = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     return cv2.imencode(".jpg", stored, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
 

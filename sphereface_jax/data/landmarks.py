@@ -51,7 +51,15 @@ def read_landmarks(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 def landmarks_of(
     landmarks: dict[str, np.ndarray], path: str | os.PathLike[str]
 ) -> np.ndarray | None:
-    """The points of an image by its path: the longest ending of the path that the file names."""
+    """The points of an image by its path.
+
+    Args:
+      landmarks: points by the names that a landmark file gives, as `read_landmarks` returns them.
+      path: of the image, absolute or not.
+
+    Returns:
+      The points under the longest ending of the path that the file names, or None.
+    """
     parts = PurePosixPath(os.fspath(path).replace(os.sep, "/")).parts
     for start in range(len(parts)):
         if (points := landmarks.get("/".join(parts[start:]))) is not None:

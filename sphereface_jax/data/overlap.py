@@ -105,6 +105,9 @@ def find_overlap(
       evaluation: a face source, or a verification pack, which has no names to compare.
       num_threads: as many as there are cores by default.
       advance: called with the number of images done since the last call.
+
+    Returns:
+      The names in common, the images in common, and those that two training identities share.
     """
     names = {normalise_name(name) for name in getattr(evaluation, "identities", ())}
     ours = fingerprint(training, num_threads=num_threads, advance=advance)
@@ -149,7 +152,16 @@ def fingerprint(
     num_threads: int | None = None,
     advance: Callable[[int], None] = lambda count: None,
 ) -> Fingerprints:
-    """Hashes every image of a source; those that cannot be read match nothing."""
+    """Hashes every image of a source; those that cannot be read match nothing.
+
+    Args:
+      source: N images.
+      num_threads: as many as there are cores by default.
+      advance: called with the number of images done since the last call.
+
+    Returns:
+      The hashes, in the order of the images.
+    """
     bits = np.random.Generator(np.random.Philox(0)).integers(0, 2**64, (len(source), 4), np.uint64)
     digests = bits[:, :2].copy()
 

@@ -108,6 +108,10 @@ def find_images(
 ) -> tuple[dict[str, Path], list[str]]:
     """Finds each image `Name/Name_0001` under a folder, with any image suffix.
 
+    Args:
+      names: such as `Name/Name_0001`, without suffix.
+      directory: where the folders `Name` are.
+
     Returns:
       The path of each image found, and the names of those missing.
 
@@ -130,6 +134,13 @@ def find_images(
 def differ_in_case(names: Iterable[str], others: Iterable[str]) -> tuple[str, str] | None:
     """The first of some names that another differs from in the case of its letters alone.
 
+    Args:
+      names: looked at in their order.
+      others: what each is compared with.
+
+    Returns:
+      The name and the other, or None.
+
     Example:
       >>> differ_in_case(["Ann/Ann_0001"], ["ann/Ann_0001", "bob/bob_0001"])
       ('Ann/Ann_0001', 'ann/Ann_0001')
@@ -141,6 +152,13 @@ def differ_in_case(names: Iterable[str], others: Iterable[str]) -> tuple[str, st
 
 def go_on(names: Iterable[str], others: Iterable[str]) -> tuple[str, str] | None:
     """The first of some names that another goes on from, as `Ann_0001_0` does from `Ann_0001`.
+
+    Args:
+      names: looked at in their order.
+      others: what each is compared with.
+
+    Returns:
+      The name and the other, or None.
 
     Example:
       >>> go_on(["Ann/Ann_0002", "Ann/Ann_0001"], ["Ann/Ann_0001_0", "Ann/Ann_00011"])
@@ -165,6 +183,11 @@ def _images_by_stem(folder: Path) -> dict[str, Path]:
 
 def check_sides(left: str, right: str, where: str) -> None:
     """Refuses a pair of one thing, whose cosine is 1 whatever the network.
+
+    Args:
+      left: the name of one side.
+      right: the name of the other.
+      where: what to call the line in an error.
 
     Raises:
       ValueError: the sides are one.

@@ -101,6 +101,9 @@ def prepare(
       num_threads: as many as there are cores by default.
       advance: called with the number of images done since the last call.
 
+    Returns:
+      How many images were written, and which were skipped and why.
+
     Raises:
       ValueError: a bad name, another data set in its place, or no image that can be used.
       WrongImageSize: an image is neither 112×112 nor 112×96, and there is no aligner.
@@ -222,7 +225,15 @@ def _encoded_or_error(
 
 
 def serialize_example(encoded: bytes, label: int) -> bytes:
-    """A record as TFDS writes it for features `image` and `label`."""
+    """A record as TFDS writes it for features `image` and `label`.
+
+    Args:
+      encoded: the image, as JPEG.
+      label: its class.
+
+    Returns:
+      The record, a serialised `tf.train.Example`.
+    """
     from tensorflow_datasets.proto import tf_example_pb2
 
     example = tf_example_pb2.Example()

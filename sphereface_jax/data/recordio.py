@@ -231,6 +231,10 @@ class RecordWriter:
     def write(self, key: int, payload: bytes) -> None:
         """Appends one record.
 
+        Args:
+          key: under which the index lists it.
+          payload: of any content.
+
         Raises:
           ValueError: the payload has 512 MiB or more.
         """
@@ -251,6 +255,9 @@ def unpack_image(payload: bytes, name: str) -> ImageRecord:
       payload: as `RecordFile.read` returns it.
       name: what to call the record in an error.
 
+    Returns:
+      The labels, float32 [L], and the encoded image.
+
     Raises:
       ValueError: the payload is too short for its header.
     """
@@ -269,7 +276,16 @@ def unpack_image(payload: bytes, name: str) -> ImageRecord:
 
 
 def pack_image(image: bytes, labels: Sequence[float], key: int) -> bytes:
-    """Joins labels and an encoded image into a payload; a single label is stored as the scalar."""
+    """Joins labels and an encoded image into a payload; a single label is stored as the scalar.
+
+    Args:
+      image: encoded, as JPEG say.
+      labels: numbers, stored as float32.
+      key: the record's, in the header once more.
+
+    Returns:
+      The payload, as `unpack_image` takes it.
+    """
     if len(labels) == 1:
         return _IMAGE_HEADER.pack(0, labels[0], key, 0) + image
     return _IMAGE_HEADER.pack(len(labels), 0.0, key, 0) + np.array(labels, "<f4").tobytes() + image

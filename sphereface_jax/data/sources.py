@@ -138,6 +138,13 @@ class Subset(Relabelled):
 def encoded_image(source: ImageSequence, index: int) -> bytes:
     """An image as bytes: as the source stores it, or as PNG if the source has pixels only.
 
+    Args:
+      source: the images.
+      index: of the image.
+
+    Returns:
+      A file's bytes.
+
     Raises:
       UnreadableImage: the image cannot be read.
     """
@@ -149,6 +156,13 @@ def encoded_image(source: ImageSequence, index: int) -> bytes:
 
 def exclude_identities(source: FaceSource, names: Sequence[str]) -> Subset:
     """Leaves identities out by name, such as `CASIA_LFW_OVERLAP`.
+
+    Args:
+      source: the faces.
+      names: of the identities to leave out.
+
+    Returns:
+      The others' images, in their order.
 
     Raises:
       ValueError: a name that the source does not have, or nobody left.

@@ -17,8 +17,15 @@ _PLAIN = {
 def existing_file(path: str | os.PathLike[str], what: str) -> Path:
     """The path of a file that is there.
 
+    Args:
+      path: where it should be.
+      what: the phrase for it in an error, such as "a list of pairs".
+
+    Returns:
+      The path.
+
     Raises:
-      FileNotFoundError: it is not; `what` says what was expected.
+      FileNotFoundError: nothing or a folder is there.
     """
     if not os.path.isfile(path):
         found = "a folder" if os.path.isdir(path) else "none"
@@ -29,8 +36,15 @@ def existing_file(path: str | os.PathLike[str], what: str) -> Path:
 def existing_folder(path: str | os.PathLike[str], what: str) -> Path:
     """The path of a folder that is there.
 
+    Args:
+      path: where it should be.
+      what: the phrase for it in an error, such as "a folder of images".
+
+    Returns:
+      The path.
+
     Raises:
-      FileNotFoundError: it is not; `what` says what was expected.
+      FileNotFoundError: nothing or a file is there.
     """
     if not os.path.isdir(path):
         found = "a file" if os.path.exists(path) else "nothing there"
@@ -41,8 +55,15 @@ def existing_folder(path: str | os.PathLike[str], what: str) -> Path:
 def read_lines(path: str | os.PathLike[str], what: str) -> list[str]:
     """The lines of a text file in UTF-8, with or without a byte order mark.
 
+    Args:
+      path: of the file.
+      what: the phrase for it in an error, such as "a list of pairs".
+
+    Returns:
+      The lines, without their ends; the last is empty where the file ends in a newline.
+
     Raises:
-      FileNotFoundError: no such file; `what` says what was expected.
+      FileNotFoundError: no such file.
       ValueError: no text in UTF-8.
     """
     try:
@@ -55,7 +76,15 @@ def read_lines(path: str | os.PathLike[str], what: str) -> list[str]:
 
 
 def is_whole(field: str, digits: int = 9) -> bool:
-    """Whether a field is a whole number from 0, of at most `digits` plain digits."""
+    """Whether a field is a whole number from 0, in plain digits.
+
+    Args:
+      field: the text.
+      digits: how many it may have.
+
+    Returns:
+      True for "0" and "007", False for "", "-1", "1.0" and "²".
+    """
     return field.isascii() and field.isdigit() and len(field) <= digits
 
 
@@ -70,6 +99,13 @@ def printable(text: str, encoding: str = "utf-8") -> str:
 
     A byte of a file's name that is no UTF-8, which Python holds as a lone surrogate, is written as
     `\xe9`.
+
+    Args:
+      text: any, lone surrogates included.
+      encoding: such as "ascii".
+
+    Returns:
+      The text, which `encode` takes without error.
 
     Example:
       >>> printable("λ = 5, 12° ± 1°, Ren\udce9", "ascii")

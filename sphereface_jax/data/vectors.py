@@ -87,6 +87,13 @@ class FaceVectors:
 def path_ending(path: str, depth: int) -> str:
     """The last parts of a path, the last of them without suffix.
 
+    Args:
+      path: with "/" between its parts.
+      depth: how many parts to keep, at least 1.
+
+    Returns:
+      The ending, or all of a path of fewer parts.
+
     Example:
       >>> path_ending("lfw/Ann_Lee/Ann_Lee_0001.jpg", 2)
       'Ann_Lee/Ann_Lee_0001'
@@ -115,7 +122,12 @@ def without_suffix(name: str) -> str:
 
 
 def save_vectors(path: Path, vectors: FaceVectors) -> None:
-    """Writes an .npz file, atomically."""
+    """Writes an .npz file, atomically.
+
+    Args:
+      path: the file, replaced if it is there.
+      vectors: what to write: paths, embeddings, and those of the mirror images if there are any.
+    """
     arrays: dict[str, Any] = {
         "paths": np.array(vectors.paths, dtype=str),
         "embeddings": vectors.embeddings,

@@ -55,6 +55,10 @@ def find_frames(
 ) -> tuple[list[Path], list[str]]:
     """Finds the frames of videos below a folder, every image in `DIRECTORY/Name/0/`.
 
+    Args:
+      videos: their names, such as `Name/0`.
+      directory: where the folders `Name` are.
+
     Returns:
       The paths of the frames, video by video, sorted within each, and the videos without any.
 

@@ -53,6 +53,9 @@ def fit_procrustes(old: ArrayLike, new: ArrayLike) -> BridgeMap:
       old: [N, D_old] vectors of any length.
       new: [N, D_new] vectors of the same pictures.
 
+    Returns:
+      The map from vectors [..., D_old] to [..., D_new].
+
     Raises:
       ValueError: for another number of rows, or rows that are NaN, infinite or zero.
 
@@ -76,6 +79,9 @@ def fit_ridge(old: ArrayLike, new: ArrayLike, *, penalty: float) -> BridgeMap:
       new: [N, D_new] vectors of the same pictures.
       penalty: above 0.
 
+    Returns:
+      The map from vectors [..., D_old] to [..., D_new].
+
     Raises:
       ValueError: as `fit_procrustes`, and for a penalty that is not above 0.
     """
@@ -90,7 +96,18 @@ def fit_ridge(old: ArrayLike, new: ArrayLike, *, penalty: float) -> BridgeMap:
 
 
 def candidate_maps(old: ArrayLike, new: ArrayLike) -> list[BridgeMap]:
-    """Procrustes and ridge at every penalty of `RIDGES`, fitted to the same pictures."""
+    """Procrustes and ridge at every penalty of `RIDGES`, fitted to the same pictures.
+
+    Args:
+      old: [N, D_old] vectors of any length.
+      new: [N, D_new] vectors of the same pictures.
+
+    Returns:
+      One map of `fit_procrustes`, then those of `fit_ridge`.
+
+    Raises:
+      ValueError: as `fit_procrustes`.
+    """
     return [fit_procrustes(old, new), *(fit_ridge(old, new, penalty=p) for p in RIDGES)]
 
 

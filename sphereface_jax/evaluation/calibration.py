@@ -111,7 +111,14 @@ def _measure(threshold: float, cosines: np.ndarray, is_same: np.ndarray) -> Oper
 
 
 def describe_rate(rate: float, count: int) -> str:
-    """An error rate measured on `count` pairs in words: none of them is "fewer than 1 in N".
+    """An error rate in words; one that no pair shows is "fewer than 1 in N".
+
+    Args:
+      rate: the fraction of the pairs that are errors.
+      count: how many pairs it was measured on.
+
+    Returns:
+      A percentage, or below 0.05 % how many in how many.
 
     Example:
       >>> describe_rate(0.0123, 6000), describe_rate(0.0, 3000), describe_rate(1e-5, 200000)

@@ -76,11 +76,19 @@ def best_threshold(cosines: NDArray, is_same: NDArray[np.bool_]) -> float:
 def fold_centred_cosines(
     features: NDArray, pairs: Pairs, fold_of_pair: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Cosines [F, P] of all pairs, each row after subtracting one fold's centre.
+    """Cosines of all pairs after subtracting each fold's centre.
 
     The centre μ of a fold is the mean of the left and right features of the pairs of the others.
     (l - μ)·(r - μ) = l·r - l·μ - r·μ + μ·μ, so every fold shares one product of the pairs. The
     mean over all images goes first, so that little cancels.
+
+    Args:
+      features: [N, D].
+      pairs: P of them, by their rows in the features.
+      fold_of_pair: [P], from 0 to F − 1.
+
+    Returns:
+      Cosines [F, P], a row for each fold's centre, within [−1, 1].
 
     Raises:
       ValueError: for a feature that equals a centre and so has no direction from it.

@@ -141,6 +141,16 @@ def group_errors(
 def pair_groups(left_groups: ArrayLike, right_groups: ArrayLike) -> NDArray:
     """The group of each pair: both people's, `ACROSS`, or "" where one is unknown.
 
+    Args:
+      left_groups: [P] texts, the group of the person on the left of each pair; "" where unknown.
+      right_groups: [P], of the person on the right.
+
+    Returns:
+      Texts [P].
+
+    Raises:
+      ValueError: for shapes that differ or are not [P].
+
     Example:
       >>> pair_groups(["a", "a", ""], ["a", "b", "a"]).tolist()
       ['a', 'across groups', '']

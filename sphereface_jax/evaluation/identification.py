@@ -285,7 +285,15 @@ def _number_identities(*named: tuple[str, ArrayLike, int]) -> list[NDArray[np.in
 def find_mates(
     probes: NDArray[np.int64], gallery: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """All (i, j) with probes[i] == gallery[j], both integers, i rising."""
+    """All (i, j) with probes[i] == gallery[j].
+
+    Args:
+      probes: [P] integers, the identity of each.
+      gallery: [G] integers.
+
+    Returns:
+      The i, rising, and the j, each int64 [M].
+    """
     order = np.argsort(gallery, kind="stable")
     start = np.searchsorted(gallery[order], probes, side="left")
     count = np.searchsorted(gallery[order], probes, side="right") - start
@@ -304,7 +312,15 @@ def _scores(
 
 
 def ranks_of_mates(impostors: NDArray[np.float32], mates: NDArray[np.float64]) -> NDArray[np.int64]:
-    """1 + how many of the highest impostors [S, R] are as high as the mate [S]."""
+    """At what rank each search returns the mate; an impostor of the same score comes before it.
+
+    Args:
+      impostors: [S, R], the highest scores of each search with other people.
+      mates: [S], the score with the mate.
+
+    Returns:
+      Ranks int64 [S], from 1 to R + 1; R + 1 where all R come first.
+    """
     ranks = np.ones(len(mates), np.int64)
     for column in impostors.T:
         ranks += column >= mates - TIE

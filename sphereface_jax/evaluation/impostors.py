@@ -103,7 +103,15 @@ def highest_impostors(
 
 
 def merge_impostors(first: HighestImpostors, second: HighestImpostors) -> HighestImpostors:
-    """The highest of the same probes' scores with two sets of others, as many as in `first`."""
+    """The highest scores of the same probes with two sets of others.
+
+    Args:
+      first: of the P probes with one set.
+      second: of the same probes, in the same order, with another.
+
+    Returns:
+      The highest scores of each probe with both, as many as in `first`, and overall all of both.
+    """
     by_probe = np.concatenate([first.by_probe, second.by_probe], axis=1)
     overall = np.concatenate([first.overall, second.overall])
     return HighestImpostors(

@@ -331,6 +331,17 @@ def find_merges(
 
     The likeness of each identity's nearest other is compared with that of its own halves. An
     identity whose core is not half of it is judged by nobody: the core may be another's.
+
+    Args:
+      unit: [N, D], of unit length.
+      labels: [N], the identity of each.
+      cores: of those labels.
+      confidence: the least probability that a finding may have, in [0, 1].
+      rng: draws the halves.
+
+    Returns:
+      A merge for each pair, the most alike first; the identity with the smaller core goes into the
+      other.
     """
     halves = _halves(unit, labels, cores, rng)
     present = np.flatnonzero(cores.counts)
@@ -386,7 +397,15 @@ def _halves(
 
 
 def merged_labels(merges: Sequence[Finding], num_classes: int) -> NDArray[np.int64]:
-    """The label [C] that stands for each one after the merges, whatever their order."""
+    """The label that stands for each one after the merges, whatever their order.
+
+    Args:
+      merges: findings whose action is "merge".
+      num_classes: C.
+
+    Returns:
+      Labels int64 [C].
+    """
     stands_for = np.arange(num_classes)
     for merge in merges:
         old, new = stands_for[merge.identity], stands_for[merge.target]
@@ -406,6 +425,17 @@ def find_splits(
 
     A cluster counts if it has two images that are not wrong by themselves, and a tenth of its
     identity's; it must be less like the core than all but 5 % of people drawn at random are like.
+
+    Args:
+      unit: [N, D], of unit length.
+      labels: [N], the identity of each.
+      cores: of those labels.
+      is_wrong: [N], the images that are wrong by themselves.
+      confidence: the least that a finding may have, in [0, 1].
+      rng: draws the people.
+
+    Returns:
+      A split for each cluster, the surest first.
     """
     one, other = rng.choice(np.flatnonzero(cores.counts), size=(2, 20_000))
     strangers = paired_dot(cores.scaled_means, one[one != other], other[one != other])
@@ -480,6 +510,9 @@ def agreed(first: Sequence[Finding], second: Sequence[Finding]) -> list[Finding]
     Args:
       first: of `find_noise`.
       second: of `find_noise` by another network on the same images and labels.
+
+    Returns:
+      The findings that are left, in the order of `first`.
     """
     kept = []
     wrong = {found.images[0]: found for found in second if found.action in ("drop", "move")}

@@ -185,6 +185,9 @@ def cllr(log_lr: ArrayLike, is_same: ArrayLike) -> float:
       log_lr: [P] natural logs of LRs.
       is_same: [P] booleans.
 
+    Returns:
+      Bits, at least 0.
+
     Raises:
       ValueError: for shapes that differ, values that are NaN or infinite, or no same or no
         different pairs.
@@ -205,6 +208,9 @@ def min_cllr(scores: ArrayLike, is_same: ArrayLike) -> float:
     Args:
       scores: [P], cosines or log LRs.
       is_same: [P] booleans.
+
+    Returns:
+      Bits, from 0 to 1.
 
     Raises:
       ValueError: as `cllr`.

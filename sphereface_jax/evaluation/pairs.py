@@ -123,6 +123,14 @@ def check_mirrored(
 ) -> tuple[NDArray[np.floating], NDArray[np.floating] | None]:
     """Embeddings and, where there are any, those of the mirror images, both checked.
 
+    Args:
+      embeddings: [N, D] floats.
+      mirrored: [N, D], of the mirror images in the same order, or None.
+      num_rows: the least N that will do.
+
+    Returns:
+      Both as NumPy arrays; None stays None.
+
     Raises:
       ValueError: as `check_embeddings`, or where the shapes differ.
     """
@@ -139,7 +147,16 @@ def check_mirrored(
 def paired_dot(
     x: NDArray[np.floating], left: NDArray[np.int64], right: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """x[left] · x[right], [P], gathered in blocks so that memory does not grow with P."""
+    """x[left] · x[right], gathered in blocks so that memory does not grow with P.
+
+    Args:
+      x: [N, D].
+      left: [P] rows of x.
+      right: [P] rows of x.
+
+    Returns:
+      Products [P].
+    """
     products = np.empty(len(left))
     size = max(_NUMBERS_PER_BLOCK // x.shape[1], 1)
     for start in range(0, len(left), size):

@@ -66,6 +66,9 @@ def trials_needed(rate: float, *, confidence: float = 0.95) -> int:
       rate: in (0, 1).
       confidence: in (0, 1).
 
+    Returns:
+      The least number of trials.
+
     Raises:
       ValueError: for a number outside (0, 1).
 
@@ -123,6 +126,9 @@ def pair_rate(
       effect: the design effect; estimated from these pairs by default.
       confidence: of the interval, in (0, 1).
 
+    Returns:
+      The rate, its interval, and how many independent pairs it is worth.
+
     Raises:
       ValueError: for shapes that differ, no pairs, or a confidence outside (0, 1).
 
@@ -156,6 +162,9 @@ def tail_rate(
       right_identities: [P], the person on the right.
       at_least: the cosine.
       confidence: of the interval, in (0, 1).
+
+    Returns:
+      The rate and its interval.
 
     Raises:
       ValueError: as `pair_rate`.
@@ -204,6 +213,9 @@ class Strangers:
           gallery_size: G, people in the gallery, one vector each.
           confidence: of the interval, in (0, 1).
 
+        Returns:
+          The fraction of searches that return somebody, and its interval.
+
         Raises:
           ValueError: for a gallery of fewer than one, or a confidence outside (0, 1).
         """
@@ -241,6 +253,9 @@ class Strangers:
           false_hit_rate: searches of strangers that may return somebody, in (0, 1).
           gallery_size: people in the gallery.
 
+        Returns:
+          A cosine, one of the highest scores seen.
+
         Raises:
           ValueError: for a rate outside (0, 1), or a gallery of fewer than one.
           TooFewPairsError: the people are fewer than 1 / false_hit_rate, or the gallery is so
@@ -276,6 +291,9 @@ def compare_strangers(
       identities: [N] integers or strings.
       gallery: [N, D] other vectors of the same pictures to search among, those of an older network
         say; by default the embeddings themselves.
+
+    Returns:
+      The highest scores of each person with others.
 
     Raises:
       ValueError: for embeddings that are NaN, infinite or zero, another number of identities, or
@@ -314,6 +332,14 @@ def _checked(
 
 def exact_interval(rate: float, trials: float, *, confidence: float = 0.95) -> tuple[float, float]:
     """Clopper and Pearson's interval of a rate seen in independent trials, of any real number.
+
+    Args:
+      rate: in [0, 1].
+      trials: above 0.
+      confidence: of the interval, in (0, 1).
+
+    Returns:
+      Its lower and upper end, in [0, 1].
 
     Raises:
       ValueError: a confidence outside (0, 1).

@@ -38,7 +38,14 @@ class RocCurve:
 
 
 def check_scores(scores: ArrayLike, is_same: ArrayLike) -> tuple[NDArray, NDArray[np.bool_]]:
-    """Scores [P] and booleans [P] with at least one of each kind.
+    """Scores and booleans with at least one of each kind.
+
+    Args:
+      scores: [P] numbers.
+      is_same: [P] booleans, whether each pair is of one person.
+
+    Returns:
+      Both as NumPy arrays [P].
 
     Raises:
       ValueError: for shapes that differ, scores that are not finite, or no same or no
@@ -142,7 +149,14 @@ def tar_at_far(curve: RocCurve, fars: Iterable[float]) -> dict[str, float | None
 
 
 def can_show(far: float, count: int) -> bool:
-    """Whether `count` impostor scores can show a FAR: whether it allows one of them.
+    """Whether impostor scores are enough to show a FAR: whether it allows one of them.
+
+    Args:
+      far: in [0, 1].
+      count: how many impostor scores there are.
+
+    Returns:
+      True from 1 / far scores on.
 
     Example:
       >>> can_show(1e-3, 3000), can_show(1e-4, 3000)
@@ -152,7 +166,15 @@ def can_show(far: float, count: int) -> bool:
 
 
 def allowed_accepts(far: float, count: int) -> int:
-    """How many of `count` impostor scores may be accepted at a FAR, in [0, 1]."""
+    """How many impostor scores may be accepted at a FAR.
+
+    Args:
+      far: in [0, 1].
+      count: how many impostor scores there are.
+
+    Returns:
+      far · count, rounded down.
+    """
     return int(far * count * _GUARD)
 
 

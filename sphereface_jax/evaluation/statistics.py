@@ -144,13 +144,19 @@ def verification_intervals(
 def drawn_weights(
     left: NDArray, right: NDArray, *, num_draws: int, seed: int
 ) -> Iterator[NDArray[np.float64]]:
-    """The weights of the pairs [d, P] on some draws at a time; draws without a pair are left out.
+    """The weights of the pairs on some draws of people at a time.
 
     Args:
       left: [P] the person on the left of each pair.
       right: [P] the person on its right.
       num_draws: how many draws in all.
       seed: of the draws.
+
+    Yields:
+      Weights [d, P], those of d draws; draws without a pair are left out.
+
+    Raises:
+      ValueError: for fewer than one draw or two people.
     """
     if num_draws < 1:
         raise ValueError(f"num_draws: expected at least 1, got {num_draws}")

@@ -55,7 +55,18 @@ class Templates:
     features: NDArray[np.float32]
 
     def rows(self, name: str, ids: ArrayLike) -> NDArray[np.int64]:
-        """The rows of templates by their ids; ValueError, with `name`, for an unknown one."""
+        """Finds templates by their ids.
+
+        Args:
+          name: what to call the ids in an error.
+          ids: [M] integers, in any order.
+
+        Returns:
+          Rows of `features`, int64 [M].
+
+        Raises:
+          ValueError: for an id that no template has.
+        """
         wanted = np.asarray(ids)
         place = np.searchsorted(self.ids, wanted).clip(max=len(self.ids) - 1)
         unknown = self.ids[place] != wanted
