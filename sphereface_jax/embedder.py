@@ -63,6 +63,14 @@ class FaceEmbedder:
     ) -> Self:
         """Reads the newest checkpoint of a run.
 
+        Args:
+          path: the run's folder.
+          batch_size: images at a time.
+          aligner: aligns each image first; without it the images must be aligned.
+
+        Returns:
+          The embedder.
+
         Raises:
           FileNotFoundError: the folder holds no run, or the run has no checkpoint yet.
         """
@@ -76,6 +84,14 @@ class FaceEmbedder:
 
         No code in it is run, and nothing is fetched: `huggingface_hub.snapshot_download` brings a
         folder from there.
+
+        Args:
+          folder: with `config.json` and the weights.
+          batch_size: images at a time.
+          aligner: aligns each image first; without it the images must be aligned.
+
+        Returns:
+          The embedder.
 
         Raises:
           FileNotFoundError: a file is missing.
@@ -111,10 +127,10 @@ class FaceEmbedder:
         lengths: bool = False,
         advance: Callable[[int], None] = lambda count: None,
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
-        """Returns embeddings of unit length, float32 [N, D], or [N, 2D] where concatenated.
+        """Embeds images, as vectors of unit length.
 
-        With `lengths`, also returns the length [N] that each had before, which margin losses tend
-        to make small for bad pictures; `sphereface evaluate` draws errors against it.
+        Margin losses tend to make the length that a vector had before small for bad pictures;
+        `sphereface evaluate` draws errors against it.
 
         Args:
           images: one image or several: paths, RGB arrays uint8 [H, W, 3], images of PIL; an array
@@ -125,6 +141,10 @@ class FaceEmbedder:
             compare`, and fit the threshold that `sphereface evaluate` stores.
           lengths: return the pair (embeddings, lengths).
           advance: called with the number of images done since the last call.
+
+        Returns:
+          float32 [N, D], or [N, 2D] where concatenated. With `lengths`, also the length of each
+          before, float32 [N].
 
         Raises:
           FileNotFoundError: there is no such folder.
@@ -146,13 +166,16 @@ class FaceEmbedder:
         errors: dict[int, str] | None = None,
         advance: Callable[[int], None] = lambda count: None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the embeddings [N, D] of images and those of their mirror images.
+        """Embeds images and their mirror images, as they leave the network.
 
         Args:
           source: N images.
           errors: None to end at the first image that cannot be read or shows no face; else such
             images have no rows, and this is filled with their numbers and why.
           advance: called with the number of images done since the last call.
+
+        Returns:
+          The embeddings and those of the mirror images, each float32 [N, D].
 
         Raises:
           ValueError: an image cannot be read, has the wrong size, or an embedding that is NaN or
@@ -203,7 +226,18 @@ class FaceEmbedder:
         *,
         advance: Callable[[int], None] = lambda count: None,
     ) -> FaceVectors:
-        """Returns the embeddings of image files."""
+        """Embeds image files and their mirror images.
+
+        Args:
+          paths: N of them.
+          advance: called with the number of images done since the last call.
+
+        Returns:
+          The embeddings [N, D] of both, under the paths with "/" between their parts.
+
+        Raises:
+          ValueError: as `embed_source`, without `errors`.
+        """
         embeddings, mirrored = self.embed_source(ImagePaths(paths), advance=advance)
         return FaceVectors([Path(path).as_posix() for path in paths], embeddings, mirrored)
 

@@ -37,7 +37,7 @@ def embed(
     pixel_divisor: PerChannel = 128.0,
     mirror: bool = True,
 ) -> jax.Array:
-    """Returns the embeddings of images and of their mirror images, float32 [B, 2, D].
+    """Embeds images and their mirror images.
 
     Batch normalisation, where the network has it, uses the statistics that training gathered.
 
@@ -46,9 +46,12 @@ def embed(
       params: its weights.
       model_state: its other variables.
       images: uint8 [B, H, W, 3], cropped and in the network's colour order.
-      pixel_mean: of the network's preprocessing.
-      pixel_divisor: of it too.
-      mirror: whether to embed the mirror images; without them the result is [B, 1, D].
+      pixel_mean: what is subtracted from a pixel, a number or one a channel.
+      pixel_divisor: what it is divided by then, likewise.
+      mirror: whether to embed the mirror images.
+
+    Returns:
+      float32 [B, 2, D], or [B, 1, D] without mirror images.
     """
     return _compiled()(
         graph,
@@ -88,10 +91,7 @@ def embed_images(
     on_error: OnError = "raise",
     advance: Callable[[int], None] = lambda count: None,
 ) -> np.ndarray:
-    """Returns the embeddings of N images and of their mirror images, float32 [N, 2, D].
-
-    The last batch is padded, so that `apply` compiles once; the next batch is decoded while the
-    device works on this one.
+    """Embeds the images of a source and their mirror images.
 
     Args:
       apply: images uint8 [B, H, W, 3] to embeddings [B, 2, D], as `embed` does.
@@ -100,6 +100,9 @@ def embed_images(
       batch_size: images at a time.
       on_error: `raise` on an unreadable image, or `skip`: it has no row.
       advance: called with the number of images done since the last call.
+
+    Returns:
+      float32 [N, 2, D], N being the images that could be read.
 
     Raises:
       ValueError: an image cannot be read or has the wrong size; it is named.

@@ -121,6 +121,10 @@ class ReferenceSet:
     def check_network(self, fingerprint: str, run: str) -> None:
         """Refuses vectors of another network.
 
+        Args:
+          fingerprint: of the network whose vectors are to be compared.
+          run: what to call it in the error.
+
         Raises:
           ValueError: naming both.
         """
@@ -193,7 +197,20 @@ class ReferenceSet:
         ]
 
     def mapped(self, vectors: NDArray[np.floating], fingerprint: str, run: str) -> Self:
-        """The same people by other vectors [N, D], those that a bridge makes of these, say."""
+        """The same people by other vectors, those that a bridge makes of these, say.
+
+        Args:
+          vectors: [N, D], one a person, in the order of `names`; of any length.
+          fingerprint: of the network that these vectors are of.
+          run: what to call it.
+
+        Returns:
+          A set with the same names and counts.
+
+        Raises:
+          ValueError: for another number of vectors than people, or one that is NaN, infinite or
+            zero.
+        """
         other = type(self)(fingerprint, run=run)
         unit = unit_rows(check_embeddings("vectors", vectors, num_rows=len(self)))
         other._vectors = dict(zip(self.names, unit.astype(np.float32), strict=True))

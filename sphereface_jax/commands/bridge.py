@@ -47,6 +47,11 @@ class StoredBridge:
     def check(self, old: str, new: str, *, path: Path | None) -> None:
         """Refuses other networks than those it was learnt for.
 
+        Args:
+          old: fingerprint of the network whose vectors are to be mapped.
+          new: fingerprint of the network that is to read them.
+          path: of the bridge's file, for the error.
+
         Raises:
           ValueError: naming which.
         """

@@ -90,6 +90,9 @@ def calibrate(
       step: of the weights.
       max_far: what it was chosen for.
       replace: also in place of one that is there.
+
+    Returns:
+      The line, with the file it is about.
     """
     stored = None if replace else read_calibration(run)
     if stored is not None:

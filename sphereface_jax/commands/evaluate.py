@@ -141,6 +141,14 @@ def match_tasks(
 ) -> list[tuple[FaceVectors, Matched]]:
     """Gives each task its vectors: these, and the task ready to be scored.
 
+    Args:
+      source: gives the vectors.
+      tasks: what is to be scored.
+      allow_missing: whether to go on without vectors that are missing.
+
+    Returns:
+      A pair for each task, its vectors and the task ready to be scored.
+
     Raises:
       FileNotFoundError: something is missing, and that is not allowed.
     """
@@ -294,7 +302,17 @@ def _keep_evidence(scored: Sequence[Scored], source: RunVectors) -> None:
 def to_json(
     scored: Sequence[Scored], source: VectorSource, baseline: VectorSource | None = None
 ) -> dict[str, Any]:
-    """Returns the JSON of an evaluation: {"protocols": {name: numbers}}, rates as fractions."""
+    """The JSON of an evaluation.
+
+    Args:
+      scored: the tasks with their results.
+      source: of the vectors.
+      baseline: of those that they were compared with, if they were.
+
+    Returns:
+      Each protocol's numbers by name, under "protocols", rates as fractions; whose "vectors" they
+      are; and the "evidence" of each list.
+    """
     protocols, evidence = {}, {}
     for each in scored:
         if each.measured is not None:

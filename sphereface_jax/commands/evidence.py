@@ -45,7 +45,13 @@ Evidence = TypeVar("Evidence")
 
 
 def store_evidence(run: Path, name: str, evidence: object) -> None:
-    """Writes one kind of evidence of a run, in place of an earlier one of that name."""
+    """Writes one kind of evidence of a run, in place of an earlier one of that name.
+
+    Args:
+      run: the run's folder.
+      name: of the evidence; the file is called by it.
+      evidence: a dataclass of `reports.evidence`.
+    """
     with AtomicFile(run / "evidence" / f"{file_name(name)}.npz") as file:
         arrays: dict[str, Any] = to_arrays(evidence)
         np.savez_compressed(file, **arrays)
@@ -59,6 +65,9 @@ def load_evidence(run: Path, cls: type[Evidence], pattern: str) -> dict[str, Evi
       cls: the kind of evidence.
       pattern: of names, such as `pairs-*`.
 
+    Returns:
+      The evidence by name, sorted.
+
     Raises:
       ValueError: a file is damaged or something else; it is named.
     """
@@ -70,6 +79,13 @@ def load_evidence(run: Path, cls: type[Evidence], pattern: str) -> dict[str, Evi
 
 def read_arrays(path: Path, cls: type[Evidence]) -> Evidence:
     """Reads one .npz file of a kind of evidence; nothing is unpickled.
+
+    Args:
+      path: the file.
+      cls: the kind of evidence, a dataclass of `reports.evidence`.
+
+    Returns:
+      The evidence.
 
     Raises:
       ValueError: the file is damaged or something else; it is named.
@@ -244,7 +260,15 @@ def _named_prototypes(
 def take_pictures(
     names: Sequence[str], images: Mapping[str, tuple[ImageSequence, int]]
 ) -> Pictures:
-    """Small pictures of images by name; none at all where one is not at hand."""
+    """Small pictures of images by name; none at all where one is not at hand.
+
+    Args:
+      names: N images, in the order wanted.
+      images: by name, the source that has the image and its number there.
+
+    Returns:
+      N pictures, or none at all where an image is not at hand.
+    """
     if not all(name in images for name in names):
         return Pictures.of([])
     encoded = []

@@ -29,6 +29,10 @@ Maker = Callable[[SavedRun], bytes]
 def export_run(options: ExportOptions, *, console: Console) -> None:
     """Writes the files that the options name; nothing is written unless all could be made.
 
+    Args:
+      options: the run, and which files to write where.
+      console: where to print.
+
     Raises:
       FileNotFoundError: there is no run, or no folder to write into.
       ValueError: a file is there already, or none is named.

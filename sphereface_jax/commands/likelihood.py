@@ -88,6 +88,9 @@ def measure(
       method: of the calibration.
       groups: of people; the list's own column of groups is used where this is None.
 
+    Returns:
+      What was measured, or None.
+
     Raises:
       ValueError: `groups` knows fewer than two groups of these people.
     """
@@ -144,7 +147,12 @@ def measure(
 
 
 def store_likelihood(run: Path, evidence: LikelihoodEvidence) -> None:
-    """Writes RUN/likelihood.npz, in place of any that is there."""
+    """Writes RUN/likelihood.npz, in place of any that is there.
+
+    Args:
+      run: the run's folder.
+      evidence: of a list of pairs.
+    """
     with AtomicFile(run / FILE) as file:
         arrays: dict[str, Any] = to_arrays(evidence)
         np.savez_compressed(file, **arrays)
@@ -180,6 +188,10 @@ def describe_evidence(
       cosine: of two pictures.
       gallery_size: people in a gallery that a stranger would be searched in; None to say nothing
         of it.
+
+    Returns:
+      What its likelihood ratio is, how often different people score as high, and, of a gallery, how
+      often a stranger's search returns anybody.
 
     Raises:
       ValueError: a gallery of fewer than one.
@@ -300,7 +312,12 @@ def reject_lines(curve: RejectCurve) -> list[str]:
 
 
 def say_measured(measured: Measured, console: Console) -> None:
-    """Prints Cllr, and the groups and the reject curve where there are any."""
+    """Prints Cllr, and the groups and the reject curve where there are any.
+
+    Args:
+      measured: of a list of pairs.
+      console: where to print.
+    """
     evidence = measured.evidence
     lines = [
         f"likelihood ratios ({evidence.method}): Cllr {float(evidence.cllr):.4f} on held-out "

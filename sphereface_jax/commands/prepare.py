@@ -32,6 +32,18 @@ def prepare_faces(
 ) -> None:
     """Writes a data set and prints what it holds.
 
+    Args:
+      source: a folder, archive, RecordIO set or list file, or a data set's name.
+      out: TFDS's data folder.
+      name: of the data set.
+      split: of the data set.
+      exclude: names of identities to leave out.
+      align: whether to detect and align each face first.
+      landmarks: a file of five points an image to align by; None: those that are detected, if
+        `align`.
+      apply: a table of corrections to carry out before `exclude`, or None.
+      console: where to print.
+
     Raises:
       FileNotFoundError: there is nothing of that name.
       ValueError: it is no set of faces, or another data set is in its place.
@@ -68,6 +80,12 @@ def prepare_faces(
 
 def check_overlap(source: str, evaluation: str, out: Path, *, console: Console) -> None:
     """Prints which names and pictures two sets share, and writes all of them to OUT/overlap.json.
+
+    Args:
+      source: the training set, as `prepare_faces` takes it.
+      evaluation: the set to look for in it, or a pack.
+      out: an existing folder, or one to make.
+      console: where to print.
 
     Raises:
       FileNotFoundError: there is nothing of such a name.

@@ -47,6 +47,13 @@ class OnnxNetwork:
     def batches(self, paths: Sequence[Path], *, mirror: bool = False) -> Iterator[np.ndarray]:
         """What the file takes, a few images at a time.
 
+        Args:
+          paths: of aligned faces.
+          mirror: whether to take the mirror images.
+
+        Yields:
+          uint8 [B, H, W, 3] or float32 [B, 3, H, W], as the file asks.
+
         Raises:
           ValueError: an image cannot be read, or has another size.
         """
@@ -62,7 +69,19 @@ class OnnxNetwork:
         mirror: bool = False,
         advance: Callable[[int], None] = lambda count: None,
     ) -> np.ndarray:
-        """Returns embeddings [N, D] of images, or of their mirror images."""
+        """Embeds images, or their mirror images.
+
+        Args:
+          paths: of N aligned faces.
+          mirror: whether to take the mirror images.
+          advance: called with the number of images done since the last call.
+
+        Returns:
+          Embeddings [N, D], as the file gives them.
+
+        Raises:
+          ValueError: as `batches`.
+        """
         found = []
         for batch in self.batches(paths, mirror=mirror):
             found.append(self._session.run(None, {self.input: batch})[0])
@@ -95,6 +114,9 @@ def int8_bytes(content: bytes, options: ExportOptions, *, console: Console) -> b
       content: the float file.
       options: where the pictures are, and what loss is borne.
       console: where to say what the quantised network is worth.
+
+    Returns:
+      The quantised file.
 
     Raises:
       FileNotFoundError: onnxruntime, the folder or a picture is missing.

@@ -52,7 +52,15 @@ _TEST = "synthetic strangers"
 
 
 def quickstart_config(out: Path, *, seed: int) -> TrainConfig:
-    """Returns the config of the quickstart's run."""
+    """The config of the quickstart's run.
+
+    Args:
+      out: the run's folder.
+      seed: of everything.
+
+    Returns:
+      A SphereNet of four layers, 900 steps on synthetic faces.
+    """
     return TrainConfig(
         out=out,
         data=DataConfig(

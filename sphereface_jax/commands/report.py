@@ -63,6 +63,13 @@ def report(
 def read_run(folder: Path, name: str) -> RunRecord:
     """Reads what a run's folder holds, as far as a report shows it.
 
+    Args:
+      folder: the run's.
+      name: what the report calls it.
+
+    Returns:
+      The record, with None or nothing for what is not there yet.
+
     Raises:
       FileNotFoundError: the folder holds no run.
       ValueError: one of its files is damaged.

@@ -21,7 +21,15 @@ _DECIDES_PAIRS = (*_DECIDES_IMAGES, VideosTask)
 def choose_tasks(
     options: EvaluateOptions, stored: StoredVectors | None, progress: Progress
 ) -> list[tuple[Task, list[str]]]:
-    """The tasks of the options' lists, each with the names of the protocols to score.
+    """The tasks of the options' lists, and their protocols.
+
+    Args:
+      options: the lists, the images and the protocols that are named.
+      stored: vectors that take the place of images, or None.
+      progress: called with what is done and what there is to do.
+
+    Returns:
+      Each task with the names of the protocols to score, in the tasks' order.
 
     Raises:
       FileNotFoundError: a list is missing.

@@ -23,7 +23,14 @@ class VectorSource(Protocol):
     name: str
 
     def vectors_for(self, tasks: Sequence[Task], *, allow_missing: bool) -> list[FaceVectors]:
-        """Returns vectors for each task, of all its images that there are.
+        """Vectors of each task's images.
+
+        Args:
+          tasks: what they are for.
+          allow_missing: whether images may be missing.
+
+        Returns:
+          One a task, of all its images that there are.
 
         Raises:
           FileNotFoundError: images are missing, and that is not allowed.
@@ -108,6 +115,11 @@ class RunVectors:
 
 def refuse_missing(missing: Missing, title: str, *, allow_missing: bool) -> None:
     """Lists what is missing, unless that is allowed and something is there.
+
+    Args:
+      missing: what a task has no vector for.
+      title: of the task.
+      allow_missing: whether some may be missing.
 
     Raises:
       FileNotFoundError: it is not allowed, or everything is missing.

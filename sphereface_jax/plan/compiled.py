@@ -40,9 +40,20 @@ def around_the_head(config: TrainConfig) -> TrainConfig:
 
 
 def planned_trainer(config: TrainConfig, num_classes: int, target: Target) -> Trainer:
-    """Returns the trainer that `train` would make on a target; its step can be compiled only.
+    """The trainer that `train` would make on a target; its step can be compiled only.
 
-    Losses with margins by class size see as many images of every class.
+    Losses with margins by class size are given one image of every class.
+
+    Args:
+      config: of the run.
+      num_classes: identities.
+      target: the devices.
+
+    Returns:
+      The trainer.
+
+    Raises:
+      ValueError: as `make_trainer`.
     """
     return make_trainer(
         config,
@@ -78,11 +89,14 @@ def bytes_of_a_device(tree: Any) -> int:
 
 
 def memory_by_kind(trainer: Trainer, memory: Any) -> dict[str, int]:
-    """Returns the bytes of a device by what they hold.
+    """The bytes of a device by what they hold.
 
     Args:
       trainer: the step's.
       memory: `memory_analysis` of the compiled step.
+
+    Returns:
+      Bytes by name; they add up to what the device needs.
     """
     like = trainer.like
     held = {
@@ -108,7 +122,17 @@ def updated_bytes(trainer: Trainer) -> float:
 
 
 def describe_step(config: TrainConfig, num_classes: int, target: Target) -> dict[str, Any]:
-    """Compiles a step and returns what is known of it.
+    """Compiles a step and says what is known of it.
+
+    Args:
+      config: of the run.
+      num_classes: identities.
+      target: the devices.
+
+    Returns:
+      Values that JSON can hold, among them "fits"; where the compiler itself refused for want of
+      memory, what it said under "compiler", else bytes, FLOPs, what the devices send each other,
+      and bounds on the time.
 
     Raises:
       ValueError: the config is not one that can be trained on the target.

@@ -40,6 +40,16 @@ def ask_compiler(
 ) -> dict[str, Any]:
     """Compiles a step in a process of its own and returns what `compiled.describe_step` says.
 
+    Args:
+      config: of the run.
+      num_classes: identities.
+      target: the devices.
+      head_alone: whether to compile the head without the network.
+      timeout: seconds; None: as long as it takes.
+
+    Returns:
+      What `describe_step` returns, of the head if that is asked for.
+
     Raises:
       ValueError: the step cannot be trained on the target.
       RuntimeError: the compiler failed.
@@ -72,7 +82,15 @@ def ask_compiler(
 
 
 def layouts(config: TrainConfig, devices: int) -> Iterator[TrainConfig]:
-    """Yields the layouts to try: all that the devices and the batch allow, the plainest first."""
+    """The layouts to try: all that the devices and the batch allow, the plainest first.
+
+    Args:
+      config: of the run; its sample rate, parts and blocks are tried too.
+      devices: how many.
+
+    Yields:
+      The config with another mesh, block of classes, sample rate and number of parts.
+    """
     for rate in sorted({config.loss.sample_rate, *SAMPLE_RATES}, reverse=True):
         for parts in sorted({config.accumulate, *PARTS}):
             for model in (2**power for power in range(9)):
@@ -87,7 +105,15 @@ def layouts(config: TrainConfig, devices: int) -> Iterator[TrainConfig]:
 
 
 def rank(said: dict[str, Any], config: TrainConfig) -> tuple[float, ...]:
-    """The rule that orders layouts, best first; `RULE` says it in words."""
+    """The rule that orders layouts, best first; `RULE` says it in words.
+
+    Args:
+      said: what `ask_compiler` returned of a step that fits.
+      config: its layout.
+
+    Returns:
+      Numbers to compare one after another, smaller is better.
+    """
     return (-config.loss.sample_rate, sum(said["seconds_at_least"].values()), said["total"])
 
 
@@ -137,7 +163,16 @@ class Compilers:
         return self.end - time.monotonic()
 
     def ask(self, layout: TrainConfig, *, head_alone: bool) -> dict[str, Any] | None:
-        """Returns what is known of a step, or None where there is no time to learn it."""
+        """What is known of a step; compiled if it was not asked before.
+
+        Args:
+          layout: the config of the run with this layout.
+          head_alone: whether to compile the head without the network.
+
+        Returns:
+          What `ask_compiler` returns, also of what cannot be trained ("fits" is false), or None
+          where there is no time to learn it.
+        """
         about = [to_dict(layout) | {"out": ""}, head_alone, *self.about]
         key = json.dumps(about, sort_keys=True)
         if key not in self.known:
@@ -167,11 +202,14 @@ class Compilers:
 
 
 def search(config: TrainConfig, compilers: Compilers) -> list[tuple[TrainConfig, dict[str, Any]]]:
-    """Returns the whole steps that fit, best first.
+    """Looks for the whole steps that fit.
 
     Args:
       config: of the run; its mesh.model, class-block, sample-rate and accumulate are varied.
       compilers: to ask; half of their time goes to heads alone.
+
+    Returns:
+      Layouts and what is known of each, best first.
     """
     heads: list[tuple[TrainConfig, dict[str, Any]]] = []
     half = compilers.seconds_left / 2

@@ -208,7 +208,14 @@ def hardest_pairs(cosine: ArrayLike, is_same: ArrayLike, count: int = HARDEST) -
 
 
 def choose_shown(labels: ArrayLike, count: int = SPHERE_PEOPLE) -> NDArray[np.int64]:
-    """The labels with the most images, those that come first where there are as many.
+    """The labels with the most images, of those with two or more.
+
+    Args:
+      labels: [N] integers.
+      count: how many labels at most.
+
+    Returns:
+      The labels, the one with the most images first; of as many, the smaller.
 
     Example:
       >>> choose_shown([0, 1, 1, 2, 2, 2, 3], count=2).tolist()
@@ -277,7 +284,15 @@ def people_evidence(
 
 
 def prototype_evidence(prototypes: NDArray[np.floating], *, step: int) -> PrototypeEvidence | None:
-    """Measures prototypes [C, D], 2,000 of them at most; None where there is one only."""
+    """Measures how prototypes lie to each other.
+
+    Args:
+      prototypes: [C, D], of any length; 2,000 of them at most are looked at.
+      step: of the weights.
+
+    Returns:
+      The evidence, or None where there is one prototype only.
+    """
     count, dimension = prototypes.shape
     if count < 2:
         return None
@@ -318,6 +333,13 @@ def to_arrays(evidence: Any) -> dict[str, NDArray]:
 
 def from_arrays(cls: type[Evidence], arrays: Mapping[str, NDArray]) -> Evidence:
     """The evidence whose arrays these are.
+
+    Args:
+      cls: a dataclass of this module.
+      arrays: as `to_arrays` returns them.
+
+    Returns:
+      One of that class.
 
     Raises:
       KeyError: one is missing; its name is the error's.

@@ -13,7 +13,15 @@ _SUFFIX = re.compile(r"\.(jpe?g|png|bmp|webp|pgm)$", re.IGNORECASE)
 
 
 def hard_pairs(runs: Sequence[RunRecord], *, faces: bool) -> list[str]:
-    """The hardest pairs of every list of every run, or why there are none to see."""
+    """The hardest pairs of every list of every run, or why there are none to see.
+
+    Args:
+      runs: of the report.
+      faces: whether pictures of people may be shown.
+
+    Returns:
+      HTML, a piece a list; or the sentence that says why there is none.
+    """
     if not any(run.pairs for run in runs):
         command = f"`sphereface evaluate {runs[0].folder} --pairs pairs.txt --images DIR`"
         return [absent(f"No pairs were decided yet. {command} finds the hardest ones.")]

@@ -17,7 +17,17 @@ def escape(text: object) -> str:
 
 
 def section(name: str, title: str, lead: str, *content: str) -> str:
-    """A section of the page, with the sentence that says what it is about."""
+    """A section of the page, with the sentence that says what it is about.
+
+    Args:
+      name: its `id`.
+      title: its heading, plain text.
+      lead: the sentence, plain text; "" for none.
+      *content: HTML; empty pieces are left out.
+
+    Returns:
+      HTML.
+    """
     said = f'<p class="lead">{escape(lead)}</p>' if lead else ""
     body = "\n".join(part for part in content if part)
     return (
@@ -32,13 +42,29 @@ def absent(text: str) -> str:
 
 
 def plots(chosen: Sequence[Plot], *, small: bool = False) -> str:
-    """Figures, as many in a row as there is room for; more where they are small."""
+    """Figures, as many in a row as there is room for; more where they are small.
+
+    Args:
+      chosen: in their order.
+      small: whether more of them go in a row.
+
+    Returns:
+      HTML, "" where there are none.
+    """
     shown = "".join(map(plot_figure, chosen))
     return f'<div class="plots{" small" * small}">{shown}</div>' if chosen else ""
 
 
 def plot_figure(plot: Plot, beside: str = "") -> str:
-    """One figure; `beside` is HTML that goes with its caption."""
+    """One figure.
+
+    Args:
+      plot: what is shown.
+      beside: HTML that goes with its caption.
+
+    Returns:
+      HTML, with the figure's JSON inside.
+    """
     classes = "plot" + " wide" * plot.wide + " sphere" * plot.spins
     height = "" if plot.height is None else f' style="height:{plot.height:g}rem"'
     button = '<button class="spin" type="button">Pause</button>' if plot.spins else ""
@@ -62,6 +88,9 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[Any]], *, caption: st
       headings: of the columns.
       rows: of cells.
       caption: what it shows.
+
+    Returns:
+      HTML.
     """
     head = "".join(f'<th scope="col">{escape(heading)}</th>' for heading in headings)
     lines = []
@@ -77,7 +106,15 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[Any]], *, caption: st
 
 
 def details(summary: str, content: str) -> str:
-    """Content that waits behind a line."""
+    """Content that waits behind a line.
+
+    Args:
+      summary: the line, plain text.
+      content: HTML.
+
+    Returns:
+      HTML.
+    """
     return f"<details><summary>{escape(summary)}</summary>{content}</details>"
 
 
@@ -100,6 +137,14 @@ def cards(values: Sequence[tuple[str, str, str]]) -> str:
 
 
 def jpeg(encoded: bytes, alt: str) -> str:
-    """A picture inside the page."""
+    """A picture inside the page.
+
+    Args:
+      encoded: the picture, as JPEG.
+      alt: what it shows, plain text.
+
+    Returns:
+      HTML.
+    """
     data = base64.b64encode(encoded).decode("ascii")
     return f'<img alt="{html.escape(alt)}" src="data:image/jpeg;base64,{data}">'

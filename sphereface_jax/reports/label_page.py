@@ -66,6 +66,9 @@ def render_labels(title: str, summary: Sequence[str], parts: Sequence[Part]) -> 
       title: what was looked at.
       summary: lines at the top.
       parts: a section each.
+
+    Returns:
+      HTML, with style and pictures inside.
     """
     body = []
     for part in parts:

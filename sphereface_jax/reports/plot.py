@@ -42,7 +42,15 @@ class Plot:
 
 
 def make_figure(traces: Sequence[Any], **layout: Any) -> go.Figure:
-    """A figure without plotly's own theme."""
+    """A figure without plotly's own theme.
+
+    Args:
+      traces: of plotly.
+      **layout: of plotly.
+
+    Returns:
+      The figure.
+    """
     return go.Figure(traces, go.Layout(template=go.layout.Template(), **layout))
 
 
@@ -52,6 +60,9 @@ def tone(name: int | str, *, fill: float | None = None) -> dict[str, Any]:
     Args:
       name: of the tone.
       fill: how opaque the area below a line is.
+
+    Returns:
+      What the page's script colours the trace by; numbers start again after `NUM_TONES`.
     """
     wrapped = name % NUM_TONES if isinstance(name, int) else name
     return {"tone": wrapped} if fill is None else {"tone": wrapped, "fill": fill}
@@ -66,7 +77,19 @@ def line(
     fill: float | None = None,
     **more: Any,
 ) -> go.Scatter:
-    """A line, or the outline of an area."""
+    """A line, or the outline of an area.
+
+    Args:
+      x: [N].
+      y: [N].
+      name: in the legend.
+      colour: as `tone` takes it.
+      fill: how opaque the area below it is; None: no area.
+      **more: of plotly's trace; `line` adds to the look.
+
+    Returns:
+      The trace.
+    """
     look = {"width": 2} | more.pop("line", {})
     return go.Scatter(
         x=np.asarray(x),
@@ -81,31 +104,80 @@ def line(
 
 
 def vertical(x: float, top: float, name: str) -> go.Scatter:
-    """A vertical line from zero, as a trace, so that the legend names it."""
+    """A vertical line from zero, as a trace, so that the legend names it.
+
+    Args:
+      x: where.
+      top: how high it reaches.
+      name: in the legend.
+
+    Returns:
+      The trace, dashed.
+    """
     return line([x, x], [0, top], name, "ink", line={"dash": "dash", "width": 1.5})
 
 
 def histogram(values: ArrayLike, edges: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The fraction of the values in each bin."""
+    """The fraction of the values in each bin.
+
+    Args:
+      values: of any shape.
+      edges: [K + 1], rising.
+
+    Returns:
+      [K], of those between the edges; they add up to 1, or to 0 where there are none.
+    """
     counts, _ = np.histogram(np.asarray(values), edges)
     return counts / max(counts.sum(), 1)
 
 
 def steps(edges: NDArray[np.float64], heights: NDArray[np.float64]) -> tuple[NDArray, NDArray]:
-    """The outline of a histogram, down to zero on both sides."""
+    """The outline of a histogram, down to zero on both sides.
+
+    Args:
+      edges: [K + 1].
+      heights: [K].
+
+    Returns:
+      x and y, each [2K + 2].
+    """
     return np.repeat(edges, 2), np.concatenate([[0.0], np.repeat(heights, 2), [0.0]])
 
 
 def percent_axis(title: str, **more: Any) -> dict[str, Any]:
-    """An axis of shares."""
+    """An axis of shares.
+
+    Args:
+      title: beside the axis.
+      **more: of plotly's axis.
+
+    Returns:
+      The axis, of fractions written as percentages.
+    """
     return axis(title, tickformat=".0%", **more)
 
 
 def titled(run: str, title: str) -> str:
-    """The title of a plot of one run out of several; `run` is empty where there is one only."""
+    """The title of a plot of one run out of several.
+
+    Args:
+      run: its name; "" where there is one only.
+      title: of the plot.
+
+    Returns:
+      Both, or the title with a capital.
+    """
     return f"{run}: {title}" if run else title[:1].upper() + title[1:]
 
 
 def axis(title: str, **more: Any) -> dict[str, Any]:
-    """An axis with a title."""
+    """An axis with a title.
+
+    Args:
+      title: beside the axis.
+      **more: of plotly's axis.
+
+    Returns:
+      The axis.
+    """
     return {"title": {"text": title}, **more}

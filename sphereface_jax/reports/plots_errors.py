@@ -45,6 +45,13 @@ def threshold_of(run: RunRecord, title: str) -> float:
     """The cosine above which a run takes a pair of a list for one person.
 
     That of `sphereface compare` where it was measured on this list, else the best for it.
+
+    Args:
+      run: with evidence on the list.
+      title: of the list.
+
+    Returns:
+      The cosine.
     """
     if run.calibration is not None and run.calibration["pairs"] == title:
         return float(run.calibration["threshold"])
@@ -53,7 +60,15 @@ def threshold_of(run: RunRecord, title: str) -> float:
 
 
 def angle_plots(runs: Sequence[RunRecord], title: str) -> list[Plot]:
-    """The angles of same and different pairs of a list, a plot a run."""
+    """The angles of same and different pairs of a list.
+
+    Args:
+      runs: of the report.
+      title: of the list.
+
+    Returns:
+      A plot for each run that has the list.
+    """
     return [_angles(run, title, alone=len(runs) == 1) for run in runs if title in run.pairs]
 
 
@@ -99,7 +114,15 @@ def _angles(run: RunRecord, title: str, *, alone: bool) -> Plot:
 
 
 def roc_plots(runs: Sequence[RunRecord], title: str) -> list[Plot]:
-    """ROC and DET of a list: a curve a protocol for one run, a curve a run for several."""
+    """ROC and DET of a list: a curve a protocol for one run, a curve a run for several.
+
+    Args:
+      runs: of the report; at least one has the list.
+      title: of the list.
+
+    Returns:
+      The ROC and the DET.
+    """
     curves = _curves(runs, title)
     first_name, first_number, first = curves[0]
     stored = [

@@ -75,7 +75,15 @@ def _unit(rows: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def sphere_plot(title: str, evidence: PeopleEvidence) -> Plot | None:
-    """Some people's embeddings on a sphere that turns; None below three dimensions."""
+    """Some people's embeddings on a sphere that turns.
+
+    Args:
+      title: of the plot.
+      evidence: of a set of people.
+
+    Returns:
+      The plot, or None below three dimensions.
+    """
     if evidence.embeddings.shape[1] < 3:
         return None
     view = project(evidence.embeddings, evidence.prototypes)
@@ -199,7 +207,17 @@ def _ray(points: NDArray, name: str, colour: int) -> go.Scatter3d:
 
 
 def people_plot(run: RunRecord, title: str, evidence: PeopleEvidence, *, alone: bool) -> Plot:
-    """How tight each person is against how near the nearest other person is."""
+    """How tight each person is against how near the nearest other person is.
+
+    Args:
+      run: whose people they are.
+      title: of the set of people.
+      evidence: of the set.
+      alone: whether the report is of one run.
+
+    Returns:
+      The plot, a point a person.
+    """
     spread, nearest = evidence.spread, evidence.nearest
     end = float(max(spread.max(), nearest.max())) * 1.05
     confused = int((spread >= nearest).sum())

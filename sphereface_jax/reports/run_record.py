@@ -105,6 +105,13 @@ def collect_scores(evaluations: Iterable[Numbers]) -> list[Score]:
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """A nested dictionary as one of dotted names.
 
+    Args:
+      values: by name, nested to any depth.
+      prefix: what to put before every name.
+
+    Returns:
+      The values that are no dictionaries.
+
     Example:
       >>> flatten({"loss": {"name": "sphereface"}, "seed": 0})
       {'loss.name': 'sphereface', 'seed': 0}

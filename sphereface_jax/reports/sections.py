@@ -128,7 +128,15 @@ def training(runs: Sequence[RunRecord]) -> str:
 
 
 def sphere(runs: Sequence[RunRecord], *, faces: bool) -> str:
-    """The hypersphere in three dimensions."""
+    """The hypersphere in three dimensions.
+
+    Args:
+      runs: of the report.
+      faces: whether pictures of people may be shown.
+
+    Returns:
+      HTML.
+    """
     parts, drawn = [], 0
     for run in runs:
         if run.config["model"]["embedding_dim"] < 3:
@@ -208,7 +216,15 @@ def _not_evaluated(run: RunRecord) -> str:
 
 
 def mistakes(runs: Sequence[RunRecord], *, faces: bool) -> str:
-    """The hardest pairs, in pictures."""
+    """The hardest pairs, in pictures.
+
+    Args:
+      runs: of the report.
+      faces: whether pictures of people may be shown.
+
+    Returns:
+      HTML.
+    """
     lead = (
         "The pairs that a run is most wrong about, at its threshold. Look for what they share: "
         "pose, age, light, a wrong label."

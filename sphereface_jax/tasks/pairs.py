@@ -101,6 +101,9 @@ def match_pairs(
       people: [N] the person of each vector, where known.
       groups: the group of each listed pair, where the list says.
 
+    Returns:
+      The task, ready to be scored on the pairs that have both images.
+
     Raises:
       ValueError: no pair has both of its images, or a name stands for several vectors.
     """
@@ -159,6 +162,9 @@ def operating_point(
       vectors: of the images.
       pairs: pairs of their rows.
       max_far: the highest false accept rate to allow; None for the best accuracy.
+
+    Returns:
+      The threshold and its error rates.
     """
     cosines = paired_cosines(vectors.features(), pairs)
     if max_far is None:

@@ -135,6 +135,13 @@ class Task(Protocol):
 def require_folder(images: Path | None, title: str) -> Path:
     """Returns the folder of a task's images.
 
+    Args:
+      images: the folder, or None where none was given.
+      title: what to call the task in an error.
+
+    Returns:
+      The folder.
+
     Raises:
       ValueError: none was given.
       FileNotFoundError: it is not there.
@@ -151,7 +158,15 @@ def existing_files(paths: Mapping[str, Path]) -> tuple[dict[str, Path], list[str
 
 
 def name_hint(missing: Sequence[str], there: Iterable[str]) -> str:
-    """Says which of the missing names is there in letters of another case, or with more behind."""
+    """Says which of the missing names is there in letters of another case, or with more behind.
+
+    Args:
+      missing: names of a list that nothing goes by.
+      there: the names that there are.
+
+    Returns:
+      The end of an error's sentence, "" where there is nothing to say.
+    """
     others = list(there)
     if found := differ_in_case(missing, others):
         return f"; {found[0]!r} is there as {found[1]!r}: upper and lower case must agree"
@@ -161,6 +176,15 @@ def name_hint(missing: Sequence[str], there: Iterable[str]) -> str:
 
 
 def missing_names(names: Sequence[str], rows: np.ndarray, unit: str = "images") -> Missing:
-    """The names whose row is -1."""
+    """The names whose row is -1.
+
+    Args:
+      names: N of them.
+      rows: [N], −1 for a name that has none.
+      unit: what the names stand for.
+
+    Returns:
+      These names, and N.
+    """
     gone = [name for name, row in zip(names, rows, strict=True) if row < 0]
     return Missing(gone, len(names), unit)
