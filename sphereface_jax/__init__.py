@@ -67,7 +67,7 @@ from sphereface_jax.losses.table import Loss
 from sphereface_jax.margins import NormStatistics
 from sphereface_jax.schedules import annealed_lambda, cosine_decay, step_decay
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "LOSSES",

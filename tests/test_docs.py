@@ -107,6 +107,15 @@ def test_the_example_of_a_loss_in_a_plain_loop_learns() -> None:
     assert accuracy > 0.8
 
 
+def test_the_changelog_and_the_citation_name_this_release() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    section = re.search(r"^## (\S+)(?: \((.+)\))?$", changelog, re.M)
+    citation = (ROOT / "CITATION.cff").read_text("utf-8")
+    cited = re.search(r"^version: (\S+)\ndate-released: (\S+)$", citation, re.M)
+    assert cited[1] == sphereface_jax.__version__
+    assert section.groups() in [cited.groups(), ("Unreleased", None)]
+
+
 def test_the_table_of_losses_is_fresh() -> None:
     page = (ROOT / "docs" / "losses.md").read_text(encoding="utf-8")
     assert page == loss_table.page(), "run `python -m experiments.loss_table`"
