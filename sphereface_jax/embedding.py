@@ -93,6 +93,9 @@ def embed_images(
 ) -> np.ndarray:
     """Embeds the images of a source and their mirror images.
 
+    The last batch is padded, so that `apply` compiles once; the next batch is decoded while the
+    device works on this one.
+
     Args:
       apply: images uint8 [B, H, W, 3] to embeddings [B, 2, D], as `embed` does.
       source: the images.

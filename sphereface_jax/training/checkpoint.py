@@ -111,6 +111,11 @@ class Checkpoints:
     def save(self, step: int, state: TrainState, progress: dict[str, Any]) -> None:
         """Starts saving; the state may be donated as soon as this returns.
 
+        Args:
+          step: updates done; a step that is there already is not saved again.
+          state: after them.
+          progress: JSON's values to keep with it.
+
         Raises:
           OSError: the disk has no room, or refuses, or refused the save before.
           NonFiniteStateError: weights are infinite or not a number; nothing is saved.
@@ -349,7 +354,15 @@ def _refusal_of_the_disk(error: BaseException | None, folder: Path) -> OSError |
 
 
 def abstract(state: TrainState, sharding: TrainState) -> TrainState:
-    """Returns the shapes, types and shardings of a state, as `Checkpoints.restore` wants them."""
+    """The shapes, types and shardings of a state, as `Checkpoints.restore` wants them.
+
+    Args:
+      state: possibly abstract itself.
+      sharding: of each of its leaves.
+
+    Returns:
+      The state, of `jax.ShapeDtypeStruct`.
+    """
     return jax.tree.map(
         lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
         state,

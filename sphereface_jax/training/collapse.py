@@ -21,7 +21,7 @@ _MESSAGES = {
 
 
 def collapse_metrics(embeddings: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
-    """Returns whether a batch's embeddings are all zero, and whether they are all alike: 0 or 1.
+    """Whether a batch's embeddings are all zero, and whether they are all alike.
 
     Of more than 512 examples, the first 512 are compared with all. Where a batch is accumulated in
     parts, it counts as collapsed only if every part does.
@@ -29,6 +29,9 @@ def collapse_metrics(embeddings: jax.Array, labels: jax.Array) -> dict[str, jax.
     Args:
       embeddings: [B, D].
       labels: [B], the person of each.
+
+    Returns:
+      "all_zero" and "all_alike", float32 [], 0 or 1.
     """
     lengths = jnp.linalg.norm(embeddings, axis=1)
     unit = normalize(embeddings)

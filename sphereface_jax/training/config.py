@@ -307,6 +307,14 @@ Config = TypeVar("Config")
 def from_dict(cls: type[Config], values: dict[str, Any], *, where: str = "config.json") -> Config:
     """Builds a config from the dictionary of `to_dict`.
 
+    Args:
+      cls: a config's class.
+      values: as `to_dict` returns them; a field that is left out has its default.
+      where: what to call them in an error.
+
+    Returns:
+      The config.
+
     Raises:
       ValueError: a field is unknown, which happens when the file is from another version, or
         holds what it may not.
@@ -338,7 +346,15 @@ def _decode(hint: Any, value: Any, where: str) -> Any:
 
 
 def resume_conflicts(ours: "TrainConfig", theirs: "TrainConfig") -> list[str]:
-    """Returns one "field: theirs -> ours" for each difference that a resumed run may not have."""
+    """What a resumed run may not change and does, as lines "field: theirs -> ours".
+
+    Args:
+      ours: the config asked for.
+      theirs: the config of the run.
+
+    Returns:
+      A line for each such field, sorted.
+    """
     fixed = [name for name, f in settings(TrainConfig).items() if f.metadata["resume"] == "fixed"]
     # A field that is a dictionary differs by its keys.
     starts = tuple(f"{name}{end}" for name in fixed for end in ":.")
@@ -346,7 +362,15 @@ def resume_conflicts(ours: "TrainConfig", theirs: "TrainConfig") -> list[str]:
 
 
 def differences(ours: Any, theirs: Any) -> list[str]:
-    """Returns one "field: theirs -> ours" for each field in which two configs differ."""
+    """The fields in which two configs differ, as lines "field: theirs -> ours".
+
+    Args:
+      ours: a config.
+      theirs: another of its class.
+
+    Returns:
+      A line for each, sorted.
+    """
     flat_ours, flat_theirs = _flatten(to_dict(ours)), _flatten(to_dict(theirs))
     return [
         f"{name}: {flat_theirs.get(name)} -> {flat_ours.get(name)}"

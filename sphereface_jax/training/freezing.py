@@ -59,7 +59,15 @@ class FineTuning:
         )
 
     def keep(self, new: Any, old: Any) -> Any:
-        """Returns `new`, and `old` where the name is frozen; both of the network."""
+        """Keeps what is frozen as it was.
+
+        Args:
+          new: a tree of the network.
+          old: the same before.
+
+        Returns:
+          `new`, and `old` where the name is frozen.
+        """
         if not self.frozen:
             return new
         return jax.tree.map(
@@ -83,6 +91,9 @@ class FineTuning:
           updates: of the part.
           opt_state: after this step.
           before: the optimiser's state before it.
+
+        Returns:
+          The update, and the optimiser's state.
         """
         if part != "params":
             return jax.tree.map(lambda u: u * self.head_rate, updates), opt_state

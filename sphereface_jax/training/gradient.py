@@ -57,10 +57,23 @@ def make_gradient(
     per_example: bool = False,
     mesh: Mesh | None = None,
 ) -> Gradient:
-    """Returns the function (trained, state, classes, images) -> BatchGradient.
+    """Makes the function (trained, state, classes, images) -> BatchGradient.
 
     On a mesh it says where the network ends and where its gradient is whole. Left to itself, XLA
     takes the cuts of the head and of the optimiser into the network and gathers its activations.
+
+    Args:
+      graph: the network's static part, of `nnx.split`.
+      objective: the loss.
+      pixel_mean: what is subtracted from a pixel, a number or one a channel.
+      pixel_divisor: what it is divided by then, likewise.
+      tuning: what of the network is frozen.
+      per_example: whether to return also how each example lies.
+      mesh: the devices; None: one.
+
+    Returns:
+      The function; images are uint8 [B, H, W, 3], and what is trained is a dictionary of parts, by
+      which the gradient is taken.
     """
 
     def place(values: Any, sharding: Callable[[Mesh], NamedSharding]) -> Any:
@@ -119,6 +132,10 @@ def accumulated(gradient: Gradient, parts: int, *, unroll: bool = False) -> Grad
       gradient: of a batch.
       parts: how many.
       unroll: whether to write the parts out one after another instead of a loop.
+
+    Returns:
+      The function of a whole batch. Of two parts or more, it leaves the loss's state and the
+      network's other variables as they are.
     """
     if parts == 1:
         return gradient

@@ -47,6 +47,10 @@ class Ledger:
     def push(self, step: int, metrics: dict[str, jax.Array]) -> None:
         """Takes the metrics of a step just dispatched, and checks those of the step before.
 
+        Args:
+          step: which step that is, from 1.
+          metrics: its scalars, which may not be there yet.
+
         Raises:
           NonFiniteLossError: the step before had a loss or gradient that is NaN or infinite.
         """

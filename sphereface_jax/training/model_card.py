@@ -39,7 +39,13 @@ protected by law in many places; whoever uses this answers for that."""
 
 
 def store_evaluation(run: Path, name: str, evaluation: dict[str, Any]) -> None:
-    """Keeps the JSON of an evaluation with the run, in place of an earlier one of that name."""
+    """Keeps the JSON of an evaluation with the run, in place of an earlier one of that name.
+
+    Args:
+      run: the run's folder.
+      name: of the evaluation; the file is called by it.
+      evaluation: JSON's values.
+    """
     (run / _EVALUATIONS).mkdir(exist_ok=True)
     write_json(run / _EVALUATIONS / f"{file_name(name)}.json", evaluation)
 

@@ -167,7 +167,7 @@ class Objective:
         keys: jax.Array | None = None,
         class_margins: jax.Array | None = None,
     ) -> tuple[jax.Array, Any]:
-        """Returns the loss of each example, [B], and the loss's next state.
+        """The loss of each example.
 
         Args:
           embeddings: [B, D].
@@ -178,6 +178,9 @@ class Objective:
           num_classes: rows of the prototypes that are classes; all of the run by default.
           keys: a PRNG key per example [B], for a loss that draws.
           class_margins: of each row of the prototypes [C], for a loss that takes them.
+
+        Returns:
+          Losses [B], and the loss's next state, None where it has none.
         """
         trainer_gives = {
             "annealing_lambda": self.annealing_lambda(step),
@@ -208,13 +211,16 @@ class Objective:
         *,
         num_classes: int | None = None,
     ) -> Nearest:
-        """Returns how each example lies on the sphere, without any margin.
+        """How each example lies on the sphere, without any margin.
 
         Args:
           embeddings: [B, D].
           prototypes: [C, D] or [C, K, D].
           labels: [B].
           num_classes: rows of the prototypes that are classes; all of the run by default.
+
+        Returns:
+          The target's cosine, the nearest other class and its cosine, each [B].
         """
         return nearest(
             embeddings,
@@ -244,7 +250,15 @@ class Objective:
 
 
 def restored_objective(config: LossConfig, num_classes: int) -> Objective:
-    """The objective of a run that is only used: a loss of the user's own need not be there."""
+    """The objective of a run that is only used: a loss of the user's own need not be there.
+
+    Args:
+      config: of the run.
+      num_classes: of the run.
+
+    Returns:
+      The objective; a loss that is not there is replaced by one of 0.
+    """
 
     def missing(*_: Any, num_classes: int) -> jax.Array:
         del num_classes

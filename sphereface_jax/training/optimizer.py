@@ -37,7 +37,16 @@ def is_not_bias(params: Any) -> Any:
 def caffe_sgd(
     learning_rate: optax.ScalarOrSchedule, *, momentum: float = 0.9, weight_decay: float = 0.0
 ) -> optax.GradientTransformation:
-    """SGD whose velocity holds the learning rate; biases do not decay."""
+    """SGD whose velocity holds the learning rate; biases do not decay.
+
+    Args:
+      learning_rate: a number, or a function of the step.
+      momentum: in [0, 1).
+      weight_decay: added to the gradient, times the weight.
+
+    Returns:
+      The transformation.
+    """
     return optax.chain(
         optax.add_decayed_weights(weight_decay, mask=is_not_bias),
         optax.scale_by_learning_rate(learning_rate),
@@ -80,7 +89,15 @@ OPTIMIZERS: dict[str, Maker] = {
 
 
 def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    """Returns the learning rate as a function of the step."""
+    """The learning rate as a function of the step.
+
+    Args:
+      config: of the optimiser.
+      steps: of the run, where a cosine ends.
+
+    Returns:
+      The function, from updates done to the rate.
+    """
     rate, warmup = config.learning_rate, config.warmup_steps
     if config.schedule == "cosine":
         return schedules.cosine_decay(rate, steps, warmup_steps=warmup)
@@ -89,7 +106,14 @@ def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
 
 
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """Returns the transformation for the network's weights, or for the prototypes.
+    """The transformation for the network's weights, or for the prototypes.
+
+    Args:
+      config: of the optimiser.
+      steps: of the run.
+
+    Returns:
+      The transformation; biases learn at twice the rate, as in Caffe.
 
     Raises:
       ValueError: there is no optimiser of that name.

@@ -39,6 +39,9 @@ def make_mesh(
       accumulate: parts that a batch is taken in.
       target: the devices, which need not be here; None: all that are.
 
+    Returns:
+      The mesh, with axes "data" and "model".
+
     Raises:
       ValueError: the devices cannot be laid out so, or the batch cannot be cut evenly.
     """
@@ -88,7 +91,15 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def update_sharding(mesh: Mesh, rows: int) -> NamedSharding:
-    """Where the rows of all prototypes are updated: on all devices, if they can be cut evenly."""
+    """Where the rows of all prototypes are updated: on all devices, if they can be cut evenly.
+
+    Args:
+      mesh: of `make_mesh`.
+      rows: of the prototypes, padding included.
+
+    Returns:
+      Over both axes, else over "model" alone.
+    """
     even = rows % mesh.size == 0
     return NamedSharding(mesh, PartitionSpec(("model", "data") if even else "model"))
 
@@ -96,7 +107,7 @@ def update_sharding(mesh: Mesh, rows: int) -> NamedSharding:
 def state_sharding(
     state: TrainState, mesh: Mesh, *, shard_optimizer: bool = False, sampled: bool = False
 ) -> TrainState:
-    """Returns the sharding of each leaf of a (possibly abstract) training state.
+    """The sharding of each leaf of a (possibly abstract) training state.
 
     Args:
       state: the state. Its prototypes are sharded over "model", and what the optimiser keeps for
@@ -106,6 +117,9 @@ def state_sharding(
         weights, along "data": each leaf in its longest dimension that can be cut evenly.
       sampled: whether a step updates a sample of the prototypes: what the optimiser keeps for them
         lies where they do then.
+
+    Returns:
+      A tree as the state, of shardings.
     """
     rows = state.prototypes.shape[0]
 
@@ -134,7 +148,15 @@ def _longest_cut(shape: tuple[int, ...], parts: int) -> PartitionSpec:
 
 
 def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Puts this process's part of the global batch onto its devices."""
+    """Puts this process's part of the global batch onto its devices.
+
+    Args:
+      batch: arrays [B / processes, ...] by name.
+      mesh: of `make_mesh`.
+
+    Returns:
+      Global arrays [B, ...], sharded over all devices.
+    """
     return {
         name: jax.make_array_from_process_local_data(batch_sharding(mesh), values)
         for name, values in batch.items()

@@ -29,13 +29,23 @@ logger = logging.getLogger(__name__)
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Writes a text file in UTF-8, `printable`, under a temporary name, then renames it."""
+    """Writes a text file in UTF-8, `printable`, under a temporary name, then renames it.
+
+    Args:
+      path: the file, replaced if it is there.
+      text: its content.
+    """
     with AtomicFile(path) as file:
         file.write(text.encode("utf-8", IN_PLAIN_LETTERS))
 
 
 def write_json(path: Path, values: Any) -> None:
-    """Writes JSON atomically."""
+    """Writes JSON atomically.
+
+    Args:
+      path: the file, replaced if it is there.
+      values: what JSON can hold.
+    """
     write_atomically(path, json.dumps(values, indent=2) + "\n")
 
 

@@ -88,11 +88,14 @@ def load_run(path: Path) -> SavedRun:
 
 
 def describe_run(config: TrainConfig, source: FaceSource) -> dict[str, Any]:
-    """Returns what a checkpoint holds beside the state, to know what it belongs to.
+    """What a checkpoint holds beside the state, to know what it belongs to.
 
     Args:
       config: of the run.
       source: the faces that it learns from.
+
+    Returns:
+      JSON's values by name, the config among them.
     """
     names = json.dumps([str(name) for name in source.identities]).encode()
     return {
@@ -180,7 +183,7 @@ def check_start(config: TrainConfig) -> None:
 def start_from(
     state: TrainState, config: TrainConfig, description: dict[str, Any]
 ) -> tuple[TrainState, str]:
-    """Returns a fresh state with the weights of `config.init_from`, and a line on what it took.
+    """Puts the weights of `config.init_from` into a fresh state.
 
     The prototypes come along where they are of the same identities, or of as many where the weights
     were imported and nobody knows of whom; else they stay as they were initialised.
@@ -189,6 +192,9 @@ def start_from(
       state: the fresh state.
       config: of the new run.
       description: of the new run, by `describe_run`.
+
+    Returns:
+      The state, and a line on what it took.
 
     Raises:
       FileNotFoundError: as `check_start`.

@@ -48,6 +48,10 @@ class Saver:
     def save(self, step: int, state: TrainState) -> None:
         """Starts saving; where the disk refuses, warns.
 
+        Args:
+          step: updates done.
+          state: after them; it may be donated as soon as this returns.
+
         Raises:
           NonFiniteLossError: weights stopped being numbers.
         """
@@ -79,6 +83,11 @@ class Saver:
 
     def finish(self, step: int, state: TrainState, *, patience: float) -> None:
         """Saves and waits until that is on disk, trying for `patience` seconds.
+
+        Args:
+          step: updates done.
+          state: after them.
+          patience: seconds.
 
         Raises:
           OSError: the disk refused for all that time.

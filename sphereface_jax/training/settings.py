@@ -60,12 +60,15 @@ BELOW_ONE = Range(0, 1, open_high=True)
 
 
 def setting(default: Any, resume: Resume, within: Range | None = None) -> Any:
-    """Returns the field of a config.
+    """The field of a config.
 
     Args:
       default: its default; a class stands for a new instance of it.
       resume: whether a resumed run may change it.
       within: the range of its numbers; of each of them, if it holds several.
+
+    Returns:
+      What `dataclasses.field` returns.
     """
     metadata = {"resume": resume, "within": within}
     if isinstance(default, type):
@@ -74,7 +77,15 @@ def setting(default: Any, resume: Resume, within: Range | None = None) -> Any:
 
 
 def ranged(default: Any, within: Range) -> Any:
-    """Returns the field of a command's options, with the range of its number."""
+    """The field of a command's options, with the range of its number.
+
+    Args:
+      default: its default.
+      within: the range.
+
+    Returns:
+      What `dataclasses.field` returns.
+    """
     return dataclasses.field(default=default, metadata={"within": within})
 
 
@@ -94,7 +105,14 @@ def check_options(options: Any) -> None:
 
 
 def settings(cls: type, prefix: str = "") -> dict[str, dataclasses.Field[Any]]:
-    """Returns every field of a config class that holds a value, by its full name.
+    """Every field of a config class that holds a value, by its full name.
+
+    Args:
+      cls: a dataclass.
+      prefix: what to put before every name.
+
+    Returns:
+      The fields, nested ones as `loss.name`.
 
     Example:
       >>> @dataclasses.dataclass(frozen=True)
@@ -116,6 +134,10 @@ def settings(cls: type, prefix: str = "") -> dict[str, dataclasses.Field[Any]]:
 
 def check_fields(config: Any, prefix: str = "") -> None:
     """Checks that every field, of nested configs too, holds what its type and range allow.
+
+    Args:
+      config: a dataclass's instance.
+      prefix: what to put before every name in an error.
 
     Raises:
       ValueError: one does not; it is named.

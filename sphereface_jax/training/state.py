@@ -56,8 +56,16 @@ def padded_classes(num_classes: int) -> int:
 def make_model(config: ModelConfig, image_size: tuple[int, int], *, rngs: nnx.Rngs) -> nnx.Module:
     """Builds the backbone that a config names.
 
+    Args:
+      config: of the network.
+      image_size: height and width in pixels.
+      rngs: for the weights, and for what draws in training.
+
+    Returns:
+      The network, from pixels [B, H, W, 3] to embeddings [B, D].
+
     Raises:
-      ValueError: there is no backbone of that name.
+      ValueError: there is no backbone of that name, or it cannot be folded.
     """
     if config.name not in MODELS:
         raise ValueError(f"model.name: expected one of {', '.join(MODELS)}, got {config.name!r}")
@@ -79,7 +87,15 @@ def make_model(config: ModelConfig, image_size: tuple[int, int], *, rngs: nnx.Rn
 
 
 def init_prototypes(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Xavier-uniform prototypes [C, ..., D], padded with zero rows to a multiple of 256."""
+    """Xavier-uniform prototypes, padded with zero rows to a multiple of 256.
+
+    Args:
+      key: a PRNG key.
+      shape: [C, D], or [C, K, D] with sub-centres.
+
+    Returns:
+      float32, C rounded up.
+    """
     classes, *others = shape
     limit = (6 / (classes + shape[-1])) ** 0.5
     drawn = jax.random.uniform(key, shape, minval=-limit, maxval=limit)
@@ -87,7 +103,15 @@ def init_prototypes(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 def trained_parts(state: TrainState, objective: Objective) -> dict[str, Any]:
-    """Returns the fields that the optimiser updates, by name."""
+    """The fields that the optimiser updates.
+
+    Args:
+      state: of a run.
+      objective: says whether the loss's state is learnt.
+
+    Returns:
+      The fields by name.
+    """
     parts = {"params": state.params, "prototypes": state.prototypes}
     return parts | ({"loss_state": state.loss_state} if objective.learns_state else {})
 
@@ -102,10 +126,20 @@ def create_state(
     ema: bool,
     frozen: bool = False,
 ) -> TrainState:
-    """Returns the state before the first step; the key draws the prototypes.
+    """The state before the first step.
 
-    With `frozen` there is room for the prototypes of an older network, zeros until they are put
-    there.
+    Args:
+      model: with its initial weights.
+      objective: the loss.
+      tx: the optimiser.
+      key: a PRNG key; draws the prototypes, and what steps draw by.
+      embedding_dim: D.
+      ema: whether a moving average of the weights is kept.
+      frozen: whether there is room for the prototypes of an older network, zeros until they are put
+        there.
+
+    Returns:
+      The state, after 0 updates.
     """
     prototype_key, run_key = jax.random.split(key)
     params = nnx.state(model, nnx.Param)

@@ -44,18 +44,34 @@ def make_train_step(
     platform: str | None = None,
     mesh: Mesh | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """Returns the pure function (state, batch) -> (state, metrics) of one update.
+    """Makes the pure function (state, batch) -> (state, metrics) of one update.
 
     The batch holds "image" uint8 [B, H, W, 3] and "label" int32 [B]. The metrics are scalars of
     this very step, before its update: loss, accuracy without margin, mean angle to the target
     prototype in degrees, mean length of the embeddings, and the gradient's global norm. Where
     classes are sampled, they are those among the sample, which is drawn once for the batch. On a
-    mesh, every device embeds its part of the batch. The platform is that of the devices that the
-    step is compiled for, of those at hand if left out.
+    mesh, every device embeds its part of the batch.
 
     With `per_example` they also hold how each example lies, [B] each, before the update: its own
     "cosine", the nearest "other_class" and its "other_cosine", without margin; where classes are
     sampled, the nearest among those drawn. Nothing of it is computed or sent unless asked for.
+
+    Args:
+      graph: the network's static part, of `nnx.split`.
+      objective: the loss.
+      tx: the optimiser.
+      pixel_mean: what is subtracted from a pixel, a number or one a channel.
+      pixel_divisor: what it is divided by then, likewise.
+      clip_norm: the largest global norm of the gradient; None: any.
+      ema_decay: of the weights' moving average, in [0, 1), where the state keeps one.
+      accumulate: parts that a batch is taken in.
+      tuning: what is frozen, and how fast the head learns.
+      per_example: whether the metrics hold examples.
+      platform: of the devices that the step is compiled for; None: of those at hand.
+      mesh: the devices; None: one.
+
+    Returns:
+      The function, not compiled.
     """
     gradient = make_gradient(
         graph,
@@ -124,7 +140,16 @@ def compile_train_step(
     sharding: TrainState,
     mesh: Mesh,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """Jits an update over the mesh; the state that goes in is donated."""
+    """Jits an update over the mesh; the state that goes in is donated.
+
+    Args:
+      train_step: of `make_train_step`.
+      sharding: of each leaf of the state.
+      mesh: of `make_mesh`.
+
+    Returns:
+      The same function, compiled when first called.
+    """
     # The first device of a mesh may be another process's; those at hand are like it, if any are.
     is_here = platform_of(mesh) == jax.default_backend()
     device = None if is_here else mesh.devices.flat[0]

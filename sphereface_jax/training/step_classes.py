@@ -45,14 +45,31 @@ class StepClasses:
         return rows
 
     def to_update(self, state: TrainState, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Returns the rows that the optimiser updates, and their gradient."""
+        """The rows that the optimiser updates, and their gradient.
+
+        Args:
+          state: before the update.
+          gradient: by the rows of `prototypes`.
+
+        Returns:
+          Rows and gradient, of one shape.
+        """
         del state
         return self.prototypes, gradient
 
     def put_back(
         self, state: TrainState, prototypes: jax.Array, opt_state: optax.OptState
     ) -> tuple[jax.Array, optax.OptState]:
-        """Returns all prototypes and the optimiser's whole state, given what became of these."""
+        """All prototypes and the optimiser's whole state, given what became of these.
+
+        Args:
+          state: before the update.
+          prototypes: the rows of `to_update`, updated.
+          opt_state: what the optimiser keeps for them, updated.
+
+        Returns:
+          Both, of the shapes in the state.
+        """
         del state
         return prototypes, opt_state
 
@@ -101,7 +118,15 @@ class SampledClasses(StepClasses):
 
 
 def make_sampler(objective: Objective, batch_size: int) -> Sampler:
-    """Returns what draws the classes of a step; at a rate of 1, all of them."""
+    """Makes what draws the classes of a step; at a rate of 1, all of them.
+
+    Args:
+      objective: the loss, with the rate and the mesh.
+      batch_size: B.
+
+    Returns:
+      The sampler.
+    """
     return Sampler(
         rows=padded_classes(objective.num_classes),
         num_classes=objective.num_classes,
@@ -112,7 +137,16 @@ def make_sampler(objective: Objective, batch_size: int) -> Sampler:
 
 
 def choose_classes(state: TrainState, labels: jax.Array, objective: Objective) -> StepClasses:
-    """Returns the classes of a step: all, or those that its number and the run's key draw."""
+    """The classes of a step: all, or those that its number and the run's key draw.
+
+    Args:
+      state: before the update.
+      labels: the batch's, int32 [B].
+      objective: the loss.
+
+    Returns:
+      The classes, with the labels as rows of theirs.
+    """
     prototypes, opt_state = state.prototypes, state.opt_state["prototypes"]
     key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
     example_keys = jax.random.split(jax.random.fold_in(key, 1), labels.shape)

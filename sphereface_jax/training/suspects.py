@@ -12,13 +12,16 @@ FILE_NAME = "suspects.json"
 
 
 def name_batch(run: Path, source: FaceSource, config: TrainConfig, step: int) -> str:
-    """Writes which images a step saw to RUN/suspects.json, and returns a few words on them.
+    """Writes which images a step saw to RUN/suspects.json.
 
     Args:
       run: the run's folder.
       source: the faces it trains on.
       config: of the run; its seed decides the order.
       step: the step, from 1.
+
+    Returns:
+      A few words on them, to end a sentence with.
     """
     order = ShuffledOrder(len(source), config.seed)
     first = (step - 1) * config.batch_size

@@ -37,7 +37,15 @@ class RateColumn(ProgressColumn):
 
 
 def progress_bar(console: Console, unit: str) -> Progress:
-    """A bar with what is done, the rate and the time left; silent where there is no terminal."""
+    """A bar with what is done, the rate and the time left; silent where there is no terminal.
+
+    Args:
+      console: where to show it.
+      unit: what is counted, for the rate.
+
+    Returns:
+      The bar, a context.
+    """
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
@@ -61,7 +69,7 @@ def counting(
     every: float = 60.0,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Callable[[int], None]]:
-    """Shows a bar while the context lasts; yields the function that counts things done.
+    """Shows a bar while the context lasts.
 
     Where there is no terminal for a bar, the output in a file say, it prints a line a minute.
 
@@ -72,6 +80,9 @@ def counting(
       total: how many there are.
       every: seconds between lines.
       clock: tells the time in seconds.
+
+    Yields:
+      The function that counts things done; it is given how many since the last call.
     """
     if not console.is_terminal:
         yield _Lines(console, description, unit, total, every, clock)
@@ -122,7 +133,12 @@ def show_anywhere() -> None:
 
 
 def say_found(console: Console, source: object) -> None:
-    """Says what a source found beside its images: its remarks, and what it passed over."""
+    """Says what a source found beside its images: its remarks, and what it passed over.
+
+    Args:
+      console: where to print.
+      source: of faces; without remarks nothing is said.
+    """
     for line in getattr(source, "remarks", ()):
         warn(console, line)
     for line in describe_passed_over(getattr(source, "passed_over", ())):
@@ -130,11 +146,22 @@ def say_found(console: Console, source: object) -> None:
 
 
 def say(console: Console, line: str, *, style: str | None = None) -> None:
-    """Prints a line as it is: brackets are no markup, and what the terminal lacks is spelt out."""
+    """Prints a line as it is: brackets are no markup, and what the terminal lacks is spelt out.
+
+    Args:
+      console: where to print.
+      line: plain text.
+      style: of rich, such as "yellow".
+    """
     text = printable(line, console.encoding)
     console.print(text, style=style, highlight=False, markup=False)
 
 
 def warn(console: Console, message: str) -> None:
-    """Says something that the user should act on."""
+    """Says something that the user should act on.
+
+    Args:
+      console: where to print.
+      message: what is wrong and what to do.
+    """
     say(console, f"warning: {message}", style="yellow")

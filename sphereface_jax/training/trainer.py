@@ -60,7 +60,16 @@ def make_graph(config: TrainConfig) -> nnx.GraphDef:
 def make_init(
     config: TrainConfig, objective: Objective, tx: optax.GradientTransformation
 ) -> Callable[[], TrainState]:
-    """Returns the function of no arguments that computes the state before the first step."""
+    """Makes the function of no arguments that computes the state before the first step.
+
+    Args:
+      config: of the run.
+      objective: the loss.
+      tx: the optimiser.
+
+    Returns:
+      The function, which can be traced for shapes alone.
+    """
 
     def init() -> TrainState:
         model_key, head_key = jax.random.split(jax.random.key(config.seed))
@@ -98,6 +107,9 @@ def make_trainer(
       class_counts: images per class [num_classes], for the losses whose margins follow them.
       target: devices that the step is compiled for; None: all that are here. Those of a topology
         (`jax.experimental.topologies`) need not be here: the step can be compiled, not called.
+
+    Returns:
+      The trainer.
 
     Raises:
       ValueError: a name or a number in the config is not one that can be built.

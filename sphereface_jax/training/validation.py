@@ -63,13 +63,16 @@ class Validator:
     def score(
         self, state: TrainState, *, advance: Callable[[int], None] = lambda count: None
     ) -> dict[str, Any]:
-        """Returns the protocol's numbers for the averaged weights, or the weights if none are.
+        """Scores the averaged weights, or the weights if none are averaged.
 
         All processes must call it together.
 
         Args:
           state: of the run.
           advance: called with the number of images embedded since the last call.
+
+        Returns:
+          The protocol's numbers by name.
         """
         params = state.params if state.ema_params is None else state.ema_params
         whole = jax.device_put((params, state.model_state), state.step.sharding)
