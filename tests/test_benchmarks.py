@@ -87,6 +87,18 @@ def test_a_search_beside_the_bare_product(tmp_path: Path) -> None:
     assert json.loads(out.read_text())["ratio"] > 0
 
 
+def test_a_network_beside_pytorch_and_onnxruntime(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="PyTorch is in the extra `parity`")
+    from experiments.benchmarks import networks
+
+    out = tmp_path / "networks.json"
+    with pytest.warns(DeprecationWarning):  # of torch.onnx.export
+        networks.main(("mobilefacenet_foamliu",), count=2, rounds=1, out=out)
+    (found,) = json.loads(out.read_text())["networks"].values()
+    assert found["greatest_difference"] < 1e-4
+    assert all(rate > 0 for rate in found["images_per_second"].values())
+
+
 def test_pieces_for_a_gpu_are_done_once(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "experiments.on_a_gpu", "--smoke", f"--out={tmp_path}"]
     command += ["--pieces", "head-100000"]

@@ -325,6 +325,31 @@ Command: `python -m experiments.benchmarks.embed`. {machine(results)}
 """
 
 
+def networks(results: Results) -> str:
+    """Embedding with every kind of network beside PyTorch and onnxruntime."""
+    rows = []
+    for name, found in results["networks"].items():
+        rates = (found["images_per_second"][side] for side in ("here", "pytorch", "onnxruntime"))
+        shares = (found["by_pytorch"], found["by_onnxruntime"])
+        rows.append(
+            [f"`{name}`", *(f"{rate:.0f}" for rate in rates), *(f"{s:.2f}×" for s in shares)]
+        )
+    header = ["images/s", "here", "PyTorch", "onnxruntime", "here / PyTorch", "here / onnxruntime"]
+    worst = max(found["greatest_difference"] for found in results["networks"].values())
+    return f"""\
+## Embedding, every network
+
+`FaceEmbedder.embed` on {results["count"]} faces, float32, beside the same weights in eager PyTorch
+(the peers' own layers, channels-last) and in onnxruntime (exported by PyTorch, norms folded).
+Ratios are medians of {results["rounds"]} rounds, in each of which all three run. The embeddings are
+equal to {worst:.0e}. The goal was 0.8 of PyTorch's rate.
+
+{table(header, rows)}
+
+Command: `python -m experiments.benchmarks.networks`. {machine(results)}
+"""
+
+
 def verification(results: Results) -> str:
     """The LFW protocols from stored vectors."""
     rows = [[f"`{name}`", duration(value)] for name, value in results["seconds"].items()]
@@ -400,6 +425,7 @@ SECTIONS: tuple[tuple[Callable[..., str], tuple[str, ...]], ...] = (
     (onednn, ("onednn",)),
     (inputs, ("input",)),
     (embedding, ("embed",)),
+    (networks, ("networks",)),
     (verification, ("verification_full",)),
     (identification, ("identification_full",)),
     (faces, ("faces_lfw",)),
