@@ -76,7 +76,15 @@ def _tensor(name: str, entry: Any, data: memoryview) -> np.ndarray:
 def safetensors_bytes(
     tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
 ) -> bytes:
-    """Returns the file of some tensors; `metadata` maps texts to texts."""
+    """Returns the file of some tensors; `metadata` maps texts to texts.
+
+    Args:
+      tensors: by name, of the dtypes that the format knows.
+      metadata: texts by name to store in the file.
+
+    Returns:
+      The file, with the tensors in their order.
+    """
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     offset = 0
     for name, tensor in tensors.items():

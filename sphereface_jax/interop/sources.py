@@ -67,7 +67,15 @@ OF_FAMILIES = {
 
 
 def source_of(arch: str, family: str = "") -> Source:
-    """Returns the source of a network of `MODELS`, and of weights with a family of names."""
+    """Where a network of `MODELS`, or weights with a family of names, come from.
+
+    Args:
+      arch: of `MODELS`.
+      family: of the tensors' names, of `interop.names`; "" where it is not known.
+
+    Returns:
+      The source; that of the family goes first.
+    """
     if family in OF_FAMILIES:
         return OF_FAMILIES[family]
     return next(source for start, source in SOURCES.items() if arch.startswith(start))

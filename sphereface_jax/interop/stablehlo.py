@@ -20,7 +20,7 @@ def stablehlo_bytes(
     pixel_divisor: PerChannel,
     normalize: bool = False,
 ) -> bytes:
-    """Returns the artifact that `jax.export.deserialize` turns back into a function.
+    """Exports a network as the artifact that `jax.export.deserialize` turns back into a function.
 
     The function maps uint8 RGB faces [N, H, W, 3], of the network's size and any N, to embeddings
     float32 [N, D]; weights and preprocessing are inside.
@@ -32,6 +32,9 @@ def stablehlo_bytes(
       pixel_mean: of its preprocessing.
       pixel_divisor: of it too.
       normalize: scale the embeddings to unit length.
+
+    Returns:
+      The artifact, for every one of `PLATFORMS`.
 
     Raises:
       FileNotFoundError: the package flatbuffers, which jax.export writes with, is not installed.

@@ -60,11 +60,14 @@ def _kernel_slot(variable: nnx.Variable, feature_shape: tuple[int, int, int] | N
 
 
 def torch_slots(model: Any, family: str = "") -> dict[str, Slot]:
-    """Returns every tensor of a network by its PyTorch name, weights and statistics.
+    """Every tensor of a network by its PyTorch name, weights and statistics.
 
     Args:
       model: the network.
       family: of the names, of `interop.names`; that of the network's original by default.
+
+    Returns:
+      The variable that each is, and how its values turn into the other framework's and back.
     """
     slots: dict[str, Slot] = {}
     for name, layer in named_layers(model, family):
@@ -157,7 +160,15 @@ def _identities(model: nnx.Module, family: str = "") -> dict[str, np.ndarray]:
 
 
 def normalizations(model: nnx.Module, family: str = "") -> list[str]:
-    """Returns the PyTorch names of the layers that count batches."""
+    """The PyTorch names of the layers that count batches.
+
+    Args:
+      model: the network.
+      family: of the names, of `interop.names`; that of the network's original by default.
+
+    Returns:
+      Names, in the order of the network.
+    """
     return [
         name
         for name, layer in named_layers(model, family)
@@ -166,11 +177,14 @@ def normalizations(model: nnx.Module, family: str = "") -> list[str]:
 
 
 def state_dict(model: nnx.Module, *, batches_tracked: int = 0) -> dict[str, np.ndarray]:
-    """Returns a network as the state dict of its PyTorch counterpart, which may load it strictly.
+    """A network as the state dict of its PyTorch counterpart, which may load it strictly.
 
     Args:
       model: the network.
       batches_tracked: what to say where PyTorch counts the batches it saw.
+
+    Returns:
+      Tensors by name.
     """
     tensors = {
         name: np.ascontiguousarray(slot.to_torch(np.asarray(slot.variable[...])))
@@ -183,13 +197,25 @@ def state_dict(model: nnx.Module, *, batches_tracked: int = 0) -> dict[str, np.n
 
 
 def family_of(model: nnx.Module, tensors: Collection[str]) -> str:
-    """Returns the family of names, of `interop.names`, that most of a file's tensors have."""
+    """The family of names, of `interop.names`, that most of a file's tensors have.
+
+    Args:
+      model: the network, possibly an abstract one.
+      tensors: their names.
+
+    Returns:
+      The family.
+    """
     names = set(tensors)
     return max(families(model), key=lambda family: len(torch_slots(model, family).keys() & names))
 
 
 def load_state_dict(model: nnx.Module, tensors: Mapping[str, np.ndarray]) -> str:
     """Gives a network, possibly an abstract one, the weights of its PyTorch counterpart.
+
+    Args:
+      model: changed in place.
+      tensors: by name, of any floating-point dtype.
 
     Returns:
       The family of names that most of the tensors have, of `interop.names`.

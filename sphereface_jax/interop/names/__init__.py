@@ -59,11 +59,14 @@ def families(model: nnx.Module) -> dict[str, Family]:
 
 
 def named_layers(model: nnx.Module, family: str = "") -> Iterator[Named]:
-    """Yields the layers that hold weights by their names, in the order of the network.
+    """The layers that hold weights by their names, in the order of the network.
 
     Args:
       model: the network.
       family: of the names; that of the network's original by default.
+
+    Yields:
+      A name and its layer.
 
     Raises:
       TypeError: no family names this network.
