@@ -108,7 +108,7 @@ SECTIONS = {
         {".svg": plots.draw_classes},
     ),
 }
-PRESETS = ("cpu", "paper")
+PRESETS = ("cpu", "faces", "paper")
 
 
 def measured() -> dict[str, tuple[Section, str, Results]]:

@@ -64,7 +64,7 @@ def variants(options: Options) -> dict[str, TrainConfig]:
                 lambda_minimum=minimum,
             ),
         )
-        for name, (start_at, gamma, power, minimum) in SCHEDULES[options.preset].items()
+        for name, (start_at, gamma, power, minimum) in options.choose(SCHEDULES).items()
     }
 
 

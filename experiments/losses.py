@@ -9,6 +9,8 @@ scale is 16, enough for 500 people; the papers' 64 is for many more people and s
 That is no contest of the losses at their best, for which each would be tuned by itself.
 
     python -m experiments.losses                 # cpu: synthetic faces, tested on strangers
+    python -m experiments.losses --preset faces --train LIST --root FACES \
+        --pairs PAIRS --images LFW
     python -m experiments.losses --preset paper --train CASIA --pairs PAIRS --images LFW
 """
 
@@ -19,28 +21,34 @@ from experiments.study import Options, run_study, start
 from sphereface_jax.losses import LOSSES
 from sphereface_jax.training.config import LossConfig, TrainConfig
 
-SMALL_SCALE = 16.0
-NETWORKS = {"smoke": "sfnet4_bn", "cpu": "sfnet4_bn", "paper": "sfnet20_bn"}
-SOME = ("subcenter_arcface", "adaface", "sphereface2")  # whose states differ in kind
+SCALES = {"smoke": 16.0, "cpu": 16.0, "faces": 30.0, "paper": None}  # None: each loss's own
+NETWORKS = {
+    "smoke": "sfnet4_bn",
+    "cpu": "sfnet4_bn",
+    "faces": "sfnet10_bn",
+    "paper": "sfnet20_bn",
+}
+SOME = {
+    "smoke": ("subcenter_arcface", "adaface", "sphereface2"),  # whose states differ in kind
+    "faces": ("softmax", "normalized_softmax", "sphereface", "sphereface_r", "cosface", "arcface"),
+}  # all elsewhere
 
 
-def loss_config(base: LossConfig, name: str, *, is_small: bool) -> LossConfig:
-    """A loss with its own margin, and in small its scale, where it has one, made small."""
-    has_scale = LOSSES[name].hyperparameters.get("scale") is not None
-    scale = SMALL_SCALE if is_small and has_scale else None
+def loss_config(base: LossConfig, name: str, scale: float | None) -> LossConfig:
+    """A loss with its own margin, and a scale where it has one."""
+    if LOSSES[name].hyperparameters.get("scale") is None:
+        scale = None
     return dataclasses.replace(base, name=name, margin=None, scale=scale)
 
 
 def variants(options: Options) -> dict[str, TrainConfig]:
     """A config for each loss."""
     base = options.base_config()
-    model = dataclasses.replace(base.model, name=NETWORKS[options.preset])
-    is_small = options.preset != "paper"
+    model = dataclasses.replace(base.model, name=options.choose(NETWORKS))
+    scale = options.choose(SCALES)
     return {
-        name: dataclasses.replace(
-            base, model=model, loss=loss_config(base.loss, name, is_small=is_small)
-        )
-        for name in (SOME if options.preset == "smoke" else LOSSES)
+        name: dataclasses.replace(base, model=model, loss=loss_config(base.loss, name, scale))
+        for name in SOME.get(options.preset, LOSSES)
     }
 
 

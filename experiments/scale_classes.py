@@ -41,13 +41,15 @@ HEADS = {
 NOT_TIMED = 2
 
 
-def base_config(preset: str) -> TrainConfig:
+def base_config(options: Options) -> TrainConfig:
     """The config that the heads share."""
-    base, people, dim, steps, batch = {
-        "smoke": (SMOKE, 600, 8, 4, 8),
-        "cpu": (CPU, 1_000_000, 128, 12, 64),
-        "paper": (PAPER, 1_000_000, 512, 200, 512),
-    }[preset]
+    base, people, dim, steps, batch = options.choose(
+        {
+            "smoke": (SMOKE, 600, 8, 4, 8),
+            "cpu": (CPU, 1_000_000, 128, 12, 64),
+            "paper": (PAPER, 1_000_000, 512, 200, 512),
+        }
+    )
     return dataclasses.replace(
         base,
         data=dataclasses.replace(
@@ -102,7 +104,7 @@ def main(options: Options) -> None:
         describe_machine(),
         time.perf_counter(),
     )
-    base, rows = base_config(options.preset), {}
+    base, rows = base_config(options), {}
     for name, loss in HEADS.items():
         rows[name] = in_own_process(dataclasses.replace(base, loss=loss))
         print(f"{name}: {rows[name]}", flush=True)

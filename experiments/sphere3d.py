@@ -143,7 +143,7 @@ def spheres(
 def main(options: Options) -> None:
     """Trains, embeds and writes points and prototypes."""
     out, machine, began = options.results_file("sphere3d"), describe_machine(), time.perf_counter()
-    size = SIZES[options.preset]
+    size = options.choose(SIZES)
     folder = options.runs / f"sphere3d_{options.preset}"
     base = dataclasses.replace(base_config(options, size), out=folder)
     if base.data.train == "synthetic":

@@ -36,7 +36,9 @@ from sphereface_jax.training.ledger import NonFiniteLossError
 from sphereface_jax.training.loop import train
 from sphereface_jax.training.run_folder import RunFolder, read_json, read_records, write_json
 
-Preset = Literal["smoke", "cpu", "paper"]
+Preset = Literal["smoke", "cpu", "faces", "paper"]
+
+Choice = TypeVar("Choice")
 
 SMOKE = TrainConfig(
     data=DataConfig(image_size=(24, 16), synthetic_identities=8, synthetic_views=4),
@@ -57,6 +59,26 @@ CPU = TrainConfig(
     steps=300,
     batch_size=128,
 )
+# Thousands of real people with a few images each: without normalisation, or with an early λ, a
+# small network stays where it began. λ reaches its floor at step 1,250.
+FACES = TrainConfig(
+    data=DataConfig(
+        image_size=(48, 40),
+        resize=True,
+        shift=2,
+        crop=0.1,
+        low_resolution=0.1,
+        photometric=0.2,
+        cutout=0.2,
+    ),
+    model=ModelConfig(name="sfnet10_bn", embedding_dim=256, channels=(32, 64, 128, 256)),
+    loss=LossConfig(margin=4, lambda_gamma=0.00076, lambda_power=7.9),
+    optimizer=OptimizerConfig(
+        learning_rate=0.06, warmup_steps=200, schedule="cosine", clip_norm=5.0
+    ),
+    steps=3000,
+    batch_size=128,
+)
 PAPER = TrainConfig(data=DataConfig(exclude=CASIA_LFW_OVERLAP), loss=LossConfig(margin=4))
 
 
@@ -65,16 +87,19 @@ class Options:
     """What an experiment takes."""
 
     preset: Preset = "cpu"
-    """smoke: seconds, for tests; cpu: minutes on two cores; paper: the authors' scale."""
+    """smoke: seconds, for tests; cpu: minutes on two cores; faces: minutes a run, on thousands of
+    real people; paper: the authors' scale."""
     train: str | None = None
     """Faces to train on in place of synthetic ones, as `sphereface train --data.train` takes them;
-    the paper preset needs them."""
+    the presets faces and paper need them."""
+    root: Path | None = None
+    """The folder of the images that a list of --train names."""
     exclude: tuple[str, ...] | None = None
     """Identities of --train to leave out; for the paper preset those of CASIA that LFW has too."""
     pairs: Path | None = None
-    """LFW's pairs.txt; the paper preset needs it."""
+    """LFW's pairs.txt; the presets faces and paper need it."""
     images: Path | None = None
-    """The folder of LFW's aligned images; the paper preset needs it."""
+    """The folder of LFW's aligned images; the presets faces and paper need it."""
     runs: Path = Path("runs/experiments")
     """Where the runs live; the same command goes on with what is there."""
     out: Path | None = None
@@ -90,6 +115,16 @@ class Options:
         if path.exists():
             raise ValueError(f"{path}: expected no results yet; remove them, or give another --out")
         return path
+
+    def choose(self, by_preset: Mapping[str, Choice]) -> Choice:
+        """Returns the preset's own.
+
+        Raises:
+          ValueError: the experiment has no such preset.
+        """
+        if self.preset not in by_preset:
+            raise ValueError(f"--preset: expected one of {', '.join(by_preset)}, got {self.preset}")
+        return by_preset[self.preset]
 
     def require(self, *names: str) -> None:
         """Refuses a preset without the data that it needs.
@@ -107,14 +142,14 @@ class Options:
         Raises:
           ValueError: the preset needs faces, and none are named.
         """
-        base = {"smoke": SMOKE, "cpu": CPU, "paper": PAPER}[self.preset]
-        if self.preset == "paper":
+        base = {"smoke": SMOKE, "cpu": CPU, "faces": FACES, "paper": PAPER}[self.preset]
+        if self.preset in ("faces", "paper"):
             self.require("train")
         return self.on_named_faces(base)
 
     def on_named_faces(self, config: TrainConfig) -> TrainConfig:
-        """Returns a config with the faces that --train and --exclude name, if any."""
-        named = {"train": self.train, "exclude": self.exclude}
+        """Returns a config with the faces that --train, --root and --exclude name, if any."""
+        named = {"train": self.train, "root": self.root, "exclude": self.exclude}
         given = {name: value for name, value in named.items() if value is not None}
         return dataclasses.replace(config, data=dataclasses.replace(config.data, **given))
 
@@ -124,7 +159,7 @@ class Options:
         Raises:
           ValueError: the preset needs LFW, and it is not named.
         """
-        if self.preset == "paper":
+        if self.preset in ("faces", "paper"):
             self.require("pairs", "images")
         if self.pairs is not None and self.images is not None:
             return listed_exam(self.pairs, self.images)

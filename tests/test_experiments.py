@@ -164,3 +164,13 @@ def test_evidence_of_simulated_people(tmp_path: Path) -> None:
     results = json.loads((tmp_path / "evidence.json").read_text())
     assert results["coverage"]["FAR 0.01"]["draws"] == 3
     assert results["groups"]["named"]["planted"] >= 2
+
+
+def test_the_faces_preset_learns_from_a_list(tmp_path: Path) -> None:
+    options = study.Options(preset="faces", train="train.txt", root=tmp_path)
+    data = importlib.import_module("experiments.depth").variants(options)["SFNet-20"].data
+    assert (data.train, data.root) == ("train.txt", tmp_path)
+    with pytest.raises(ValueError, match="--pairs: the faces preset needs it"):
+        options.exam()
+    with pytest.raises(ValueError, match="--preset: expected one of smoke, cpu, paper, got faces"):
+        importlib.import_module("experiments.lambda_schedules").variants(options)

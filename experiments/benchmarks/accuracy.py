@@ -29,7 +29,7 @@ from flax import nnx
 from experiments.benchmarks import plain_torch
 from experiments.benchmarks.machine import describe_machine, write_results
 from experiments.exams import Exam, score
-from experiments.study import PAPER, SMOKE, Options, start
+from experiments.study import FACES, PAPER, SMOKE, Options, start
 from sphereface_jax.data.pipeline import make_pipeline
 from sphereface_jax.data.sources import FaceSource
 from sphereface_jax.embedding import embed, embed_images
@@ -62,6 +62,10 @@ CLIPPED = OptimizerConfig(clip_norm=5.0)
 PRESETS = {
     "smoke": dataclasses.replace(SMOKE, optimizer=CLIPPED),
     "cpu": CPU,
+    "faces": dataclasses.replace(
+        FACES,
+        model=ModelConfig(name="spherenet4", embedding_dim=256, channels=FACES.model.channels),
+    ),
     "paper": dataclasses.replace(
         PAPER, model=ModelConfig(name="spherenet4"), optimizer=CLIPPED, steps=5000
     ),
@@ -191,7 +195,7 @@ def main(options: Options) -> None:
     out, machine, began = options.results_file("accuracy"), describe_machine(), time.perf_counter()
     if options.preset != "smoke":
         options.require("train", "pairs", "images")
-    config, exam = options.on_named_faces(PRESETS[options.preset]), options.exam()
+    config, exam = options.on_named_faces(options.choose(PRESETS)), options.exam()
     folder, seeds = options.runs / f"accuracy_{options.preset}", {}
     for seed in range(2 if options.preset == "smoke" else 3):
         print(f"accuracy: seed {seed}", flush=True)
