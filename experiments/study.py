@@ -92,7 +92,7 @@ class Options:
     train: str | None = None
     """Faces to train on in place of synthetic ones, as `sphereface train --data.train` takes them;
     the presets faces and paper need them."""
-    root: Path | None = None
+    root: str | None = None
     """The folder of the images that a list of --train names."""
     exclude: tuple[str, ...] | None = None
     """Identities of --train to leave out; for the paper preset those of CASIA that LFW has too."""
