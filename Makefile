@@ -5,16 +5,18 @@ BIN := $(VENV)/bin
 SITE := docs/_build
 INSTALL := $(shell command -v uv >/dev/null 2>&1 && echo "uv pip install --quiet --python $(BIN)/python" || echo "$(BIN)/python -m pip install --quiet")
 
-.PHONY: help quickstart test test-slow lint format docs clean
+.PHONY: help quickstart test test-slow package ci-full lint format docs clean
 
 help:
 	@echo "make quickstart   train a small SphereNet on synthetic faces and score it (about 2 minutes on 2 cores)"
 	@echo "make test         run the quick tests"
 	@echo "make test-slow    run those that start processes, browsers and experiments"
+	@echo "make package      build the sdist and the wheel, and try each in an environment of its own"
+	@echo "make ci-full      what CI has no time for: fuzzing, kills, soak, full widths, compilers (hours)"
 	@echo "make lint         ruff and mypy"
 	@echo "make format       let ruff rewrite what it can"
 	@echo "make docs         build the site, offline and strict, and say where it is"
-	@echo "make clean        remove the environment and caches; runs/ stays"
+	@echo "make clean        remove the environment, the caches and dist/; runs/ stays"
 
 quickstart: $(VENV)/.runtime
 	$(BIN)/sphereface quickstart
@@ -25,6 +27,12 @@ test: $(VENV)/.test
 
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m "slow and not fuzz and not chaos and not soak and not parity_full"
+
+package: $(VENV)/.runtime
+	.ci/package
+
+ci-full: $(VENV)/.test
+	.ci/full
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
@@ -40,7 +48,7 @@ docs: $(VENV)/.docs
 	@echo "$(CURDIR)/$(SITE)/index.html"
 
 clean:
-	rm -rf $(SITE) $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(SITE) $(VENV) dist .cache .mypy_cache .pytest_cache .ruff_cache
 
 # A Python without ensurepip (Debian's) has no venv; virtualenv from pip makes the same thing.
 $(BIN)/python:
