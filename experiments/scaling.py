@@ -6,18 +6,18 @@ The text is experiments/scaling_page.md; the numbers are `experiments.compiled_s
 experiments/results/compiled_steps.json.
 """
 
-import json
 import math
 from collections.abc import Iterable
 from typing import Any
 
-from experiments import compiled_steps
+from experiments import compiled_steps, kernels
 from experiments.compiled_steps import Cell
 from experiments.pages import HERE, machine, table, write
 from sphereface_jax import LOSSES
 from sphereface_jax.plan.targets import CHIPS, find_target
 from sphereface_jax.training.config import LossConfig
 from sphereface_jax.training.objective import Objective
+from sphereface_jax.training.run_folder import read_json
 
 GIB = 2**30
 STEPS = (
@@ -34,6 +34,7 @@ BOUNDS = (
     "wire",
     "compiled in, s",
 )
+KERNELS = ("", "kernels", "MB", "at least, MB")
 HEAD_COLUMNS = (
     "identities",
     *(way for way in compiled_steps.WAYS if way in {c.way for c in compiled_steps.HEADS}),
@@ -104,8 +105,27 @@ def head_rows(results: dict[str, Any]) -> list[list[str]]:
     ]
 
 
-def page(results: dict[str, Any]) -> str:
-    """The text of docs/scaling.md."""
+def kernel_rows(results: dict[str, Any]) -> list[list[str]]:
+    """Kernels of a step by kind, what they read and write, and the least that they must."""
+    moved, least = results["moved"], results["least"]
+    return [
+        [
+            kind,
+            str(moved[kind]["kernels"]),
+            f"{moved[kind]['bytes'] / 1e6:,.0f}",
+            f"{least[kind] / 1e6:,.0f}" if kind in least else "–",
+        ]
+        for kind in sorted(moved, key=lambda kind: -moved[kind]["bytes"])
+    ]
+
+
+def page(results: dict[str, Any], in_kernels: dict[str, Any]) -> str:
+    """The text of docs/scaling.md.
+
+    Args:
+      results: of `compiled_steps`.
+      in_kernels: of `kernels`.
+    """
     whole = (name for name in LOSSES if Objective(LossConfig(name), 4).looks_at_whole_batch)
     steps = known(compiled_steps.WHOLE, results)
     sources = sorted({s for chip in CHIPS.values() for s in chip.sources})
@@ -117,6 +137,7 @@ def page(results: dict[str, Any]) -> str:
             steps=table(STEPS, (step_row(*step) for step in steps)),
             bounds=table(BOUNDS, (bound_row(*step) for step in steps)),
             heads=table(HEAD_COLUMNS, head_rows(results)),
+            kernels=table(KERNELS, kernel_rows(in_kernels)),
             machine=machine(results),
             sources="\n".join(f"- <{source}>" for source in sources),
         )
@@ -125,7 +146,8 @@ def page(results: dict[str, Any]) -> str:
 
 def main() -> None:
     """Writes the page."""
-    write("scaling.md", page(json.loads(compiled_steps.PATH.read_text(encoding="utf-8"))))
+    found = (read_json(path) for path in (compiled_steps.PATH, kernels.PATH))
+    write("scaling.md", page(*found))
 
 
 if __name__ == "__main__":

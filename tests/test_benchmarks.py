@@ -92,7 +92,7 @@ def test_a_network_beside_pytorch_and_onnxruntime(tmp_path: Path) -> None:
     from experiments.benchmarks import networks
 
     out = tmp_path / "networks.json"
-    with pytest.warns(DeprecationWarning):  # of torch.onnx.export
+    with pytest.warns(DeprecationWarning, match="TorchScript"):
         networks.main(("mobilefacenet_foamliu",), count=2, rounds=1, out=out)
     (found,) = json.loads(out.read_text())["networks"].values()
     assert found["greatest_difference"] < 1e-4

@@ -26,6 +26,7 @@ from compiled_heads import (
     unexpected,
 )
 
+from experiments import kernels
 from sphereface_jax import LOSSES
 from sphereface_jax.plan.compiled import compile_step, memory_by_kind, planned_trainer
 from sphereface_jax.plan.program import find_collectives, instructions
@@ -202,6 +203,11 @@ def check_network(text: str, images: int) -> None:
 def test_a_step_on_h100(step: Step) -> None:
     text, _ = check_step(step)
     check_network(text, step.batch // 8)
+    if step is CASIA:
+        found = kernels.moved(text)
+        for kind, bound in kernels.least(0, 0).items():
+            if kind.startswith("activations"):
+                assert found[kind]["bytes"] < 1.25 * bound, (kind, found[kind])
 
 
 @pytest.mark.tpu

@@ -46,10 +46,17 @@ def _prelu_backward(saved: tuple[jax.Array, ...], g: jax.Array) -> tuple[jax.Arr
 
 
 def _channel_sums(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """Sums over all dimensions but the last: over rows first, within them afterwards."""
-    rows = x.reshape(-1, x.shape[-2] * x.shape[-1])
-    row = jax.lax.optimization_barrier(rows.sum(0, dtype=dtype))
-    return row.reshape(x.shape[-2:]).sum(0)
+    """Sums over all dimensions but the last; on a CPU over rows first, within them afterwards."""
+
+    def by_rows(x: jax.Array) -> jax.Array:
+        rows = x.reshape(-1, x.shape[-2] * x.shape[-1])
+        row = jax.lax.optimization_barrier(rows.sum(0, dtype=dtype))
+        return row.reshape(x.shape[-2:]).sum(0)
+
+    def at_once(x: jax.Array) -> jax.Array:
+        return x.sum(range(x.ndim - 1), dtype=dtype)
+
+    return jax.lax.platform_dependent(x, cpu=by_rows, default=at_once)
 
 
 prelu.defvjp(_prelu_forward, _prelu_backward)

@@ -202,6 +202,22 @@ def _arrays(shape: str) -> list[tuple[str, str]]:
     return re.findall(r"([a-z]+\d*\w*)\[([\d,]*)\]", shape)
 
 
+def array_bytes(shapes: str) -> int:
+    """Returns the bytes of all arrays that a text names.
+
+    Args:
+      shapes: as a compiled program writes them.
+
+    Returns:
+      Their sum.
+
+    Example:
+      >>> array_bytes("(bf16[64,56]{1,0}, f32[10])")
+      7208
+    """
+    return sum(_bytes(array) for array in _arrays(shapes))
+
+
 def _bytes(array: tuple[str, str]) -> int:
     kind, sides = array
     bits = _BITS[kind] if kind in _BITS else int(re.sub(r"^[a-z]+(\d+).*", r"\1", kind))
