@@ -9,7 +9,7 @@ import numpy as np
 
 from sphereface_jax.data.images import ImagePaths
 from sphereface_jax.data.pairs import find_images, read_pairs
-from sphereface_jax.data.sources import ImageSequence
+from sphereface_jax.data.source import ImageSequence
 from sphereface_jax.data.synthetic import SyntheticFaces
 from sphereface_jax.data.vectors import identity_of
 from sphereface_jax.embedder import FaceEmbedder

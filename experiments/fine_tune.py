@@ -24,7 +24,7 @@ from experiments.record_runs import without_folders
 from experiments.study import start
 from sphereface_jax.commands.import_weights import import_weights
 from sphereface_jax.commands.weight_options import ImportOptions
-from sphereface_jax.data.sources import FaceSource
+from sphereface_jax.data.source import FaceSource
 from sphereface_jax.embedder import FaceEmbedder
 from sphereface_jax.evaluation.pairs import Pairs
 from sphereface_jax.evaluation.pairs_sampling import verification_pairs

@@ -30,7 +30,7 @@ from experiments.study import Options, learn, start
 from sphereface_jax import nearest
 from sphereface_jax.data.folder import ImageFolder
 from sphereface_jax.data.images import encode_png
-from sphereface_jax.data.sources import FaceSource
+from sphereface_jax.data.source import FaceSource
 from sphereface_jax.data.synthetic import SyntheticFaces
 from sphereface_jax.data.vectors import load_vectors
 from sphereface_jax.embedder import FaceEmbedder

@@ -21,7 +21,7 @@ import tyro
 from experiments.benchmarks.machine import describe_machine, write_results
 from experiments.exams import Exam, examine, listed_exam, synthetic_exam
 from experiments.pages import RESULTS
-from sphereface_jax.data.sources import CASIA_LFW_OVERLAP
+from sphereface_jax.data.source import CASIA_LFW_OVERLAP
 from sphereface_jax.embedder import FaceEmbedder
 from sphereface_jax.training.config import (
     DataConfig,

@@ -15,7 +15,7 @@ from sphereface_jax._checks import require_choice
 from sphereface_jax.data.aligner import AlignedImages, FaceAligner
 from sphereface_jax.data.finder import find_images_below
 from sphereface_jax.data.images import ImagePaths, read_image
-from sphereface_jax.data.sources import ImageSequence
+from sphereface_jax.data.source import ImageSequence
 from sphereface_jax.data.vectors import FaceVectors
 from sphereface_jax.embedding import ChosenImages, NotedErrors, batch_plan, embed, embed_images
 from sphereface_jax.pretrained import load_pretrained

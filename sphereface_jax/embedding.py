@@ -12,7 +12,7 @@ from flax import nnx
 from sphereface_jax.compilation import compiler_options, run_arithmetic
 from sphereface_jax.data.images import UnreadableImage
 from sphereface_jax.data.pipeline import OnError, ordered_batches
-from sphereface_jax.data.sources import ImageSequence
+from sphereface_jax.data.source import ImageSequence
 from sphereface_jax.data.transforms import FaceTransform, PerChannel, normalize_pixels
 
 

@@ -14,8 +14,9 @@ from faces_on_disk import make_face, make_folder
 from sphereface_jax.data.archives import ArchiveSource
 from sphereface_jax.data.folder import ImageFolder
 from sphereface_jax.data.images import UnreadableImage, encode_png
+from sphereface_jax.data.open import open_source
 from sphereface_jax.data.record_source import write_records
-from sphereface_jax.data.sources import FaceSource, open_source
+from sphereface_jax.data.source import FaceSource
 
 
 @pytest.fixture
@@ -136,7 +137,7 @@ def test_a_source_in_a_global_leaves_python_in_silence(
         pack(folder, "zip").rename(path)
     else:
         write_records(folder, path)
-    opening = "from sphereface_jax.data.sources import open_source; source = open_source"
+    opening = "from sphereface_jax.data.open import open_source; source = open_source"
     code = f"{opening}({str(path)!r})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     assert done.stderr == b""

@@ -14,7 +14,7 @@ from planted_noise import draw_people
 from experiments import noisy_labels
 from sphereface_jax.data.corrections import Correction, corrected, read_corrections
 from sphereface_jax.data.folder import ImageFolder
-from sphereface_jax.data.sources import open_source
+from sphereface_jax.data.open import open_source
 from sphereface_jax.data.vectors import FaceVectors, save_vectors
 
 PEOPLE, VIEWS = 12, 6

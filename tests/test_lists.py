@@ -7,7 +7,8 @@ import pytest
 from faces_on_disk import make_folder
 
 from sphereface_jax.data.lists import ListSource
-from sphereface_jax.data.sources import FaceSource, open_source
+from sphereface_jax.data.open import open_source
+from sphereface_jax.data.source import FaceSource
 
 
 @pytest.fixture

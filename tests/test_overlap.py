@@ -150,7 +150,7 @@ def test_unreadable_images_match_nothing(tmp_path: Path) -> None:
 
 
 def test_the_shared_training_set_overlaps_lfw_in_one_picture(shared_data: Path) -> None:
-    from sphereface_jax.data.sources import Subset
+    from sphereface_jax.data.source import Subset
 
     training = ImageFolder(shared_data / "train")
     suspect = Subset(training, ["celeba_7261", "celeba_7310", "celeba_7312"])

@@ -10,9 +10,9 @@ import pytest
 from faces_on_disk import make_face
 
 from sphereface_jax.data.images import UnreadableImage, encode_png
+from sphereface_jax.data.open import open_source
 from sphereface_jax.data.packs import read_pack, write_pack
 from sphereface_jax.data.pipeline import ordered_batches
-from sphereface_jax.data.sources import open_source
 from sphereface_jax.data.transforms import FaceTransform
 from sphereface_jax.tasks.packs import PackTask
 

@@ -11,15 +11,15 @@ import tensorflow_datasets as tfds
 from faces_on_disk import make_face, make_folder, write_image
 
 from sphereface_jax.data import prepare as prepare_module
-from sphereface_jax.data.aligner import FaceAligner
+from sphereface_jax.data.aligner import FaceAligner, encoded_face
 from sphereface_jax.data.archives import ArchiveSource
-from sphereface_jax.data.builders.base import storable_names
-from sphereface_jax.data.encoding import encoded_face
+from sphereface_jax.data.builders import storable_names
 from sphereface_jax.data.folder import ImageFolder
 from sphereface_jax.data.images import UnreadableImage, encode_jpeg
+from sphereface_jax.data.open import open_source
 from sphereface_jax.data.prepare import PrepareSummary, prepare
 from sphereface_jax.data.record_source import write_records
-from sphereface_jax.data.sources import FaceSource, exclude_identities, open_source
+from sphereface_jax.data.source import FaceSource, exclude_identities
 from sphereface_jax.data.transforms import WrongImageSize
 
 FROM = {"source": "faces"}
@@ -292,7 +292,7 @@ def test_casia_leaves_out_who_is_in_lfw(tmp_path: Path) -> None:
 
 
 def test_empty_manual_data_gives_one_line(tmp_path: Path) -> None:
-    from sphereface_jax.data.builders.base import open_manual
+    from sphereface_jax.data.builders import open_manual
 
     with pytest.raises(FileNotFoundError, match="expected the folder of manual data"):
         open_manual(tmp_path / "none")

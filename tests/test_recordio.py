@@ -9,9 +9,10 @@ from faces_on_disk import make_face, make_folder
 
 from sphereface_jax.data.folder import ImageFolder
 from sphereface_jax.data.images import UnreadableImage, encode_png
+from sphereface_jax.data.open import open_source
 from sphereface_jax.data.record_source import RecordSource, find_record_file, write_records
 from sphereface_jax.data.recordio import RecordFile, RecordWriter, pack_image, unpack_image
-from sphereface_jax.data.sources import FaceSource, Subset, open_source
+from sphereface_jax.data.source import FaceSource, Subset
 
 MAGIC = bytes.fromhex("0a23d7ce")
 PAYLOADS = [

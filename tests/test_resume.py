@@ -8,7 +8,7 @@ import pytest
 from faces_on_disk import make_folder
 from tiny_run import quiet, tiny_config
 
-from sphereface_jax.data.sources import Subset
+from sphereface_jax.data.source import Subset
 from sphereface_jax.data.synthetic import SyntheticFaces
 from sphereface_jax.training.loop import train
 from sphereface_jax.training.run_folder import read_config

@@ -9,12 +9,12 @@ from faces_on_disk import make_face, make_folder, write_image
 
 from sphereface_jax.data.folder import ImageFolder
 from sphereface_jax.data.images import UnreadableImage, decode_image
-from sphereface_jax.data.sources import (
+from sphereface_jax.data.open import open_source
+from sphereface_jax.data.source import (
     FaceSource,
     Subset,
     encoded_image,
     exclude_identities,
-    open_source,
     split_identities,
 )
 from sphereface_jax.data.synthetic import SyntheticFaces

@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 from faces_on_disk import make_face
 
 from sphereface_jax.data.images import UnreadableImage
-from sphereface_jax.data.sources import open_source
+from sphereface_jax.data.open import open_source
 from sphereface_jax.data.tfds_source import TfdsSource
 
 NAMES = ["ann", "bob"]

@@ -28,7 +28,7 @@ from tiny_run import quiet, tiny_config
 from sphereface_jax.data.alignment import Detection, align_face
 from sphereface_jax.data.images import encode_png, read_image
 from sphereface_jax.data.packs import write_pack
-from sphereface_jax.data.sources import ImageSequence
+from sphereface_jax.data.source import ImageSequence
 from sphereface_jax.embedder import FaceEmbedder
 from sphereface_jax.evaluation.pairs import Pairs
 from sphereface_jax.evaluation.verification import lfw_insightface

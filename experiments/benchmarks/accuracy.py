@@ -31,7 +31,7 @@ from experiments.benchmarks.machine import describe_machine, write_results
 from experiments.exams import Exam, score
 from experiments.study import FACES, PAPER, SMOKE, Options, start
 from sphereface_jax.data.pipeline import make_pipeline
-from sphereface_jax.data.sources import FaceSource
+from sphereface_jax.data.source import FaceSource
 from sphereface_jax.embedding import embed, embed_images
 from sphereface_jax.interop.weights import load_state_dict, state_dict
 from sphereface_jax.training.config import (

@@ -31,12 +31,14 @@ from rich.console import Console
 from experiments.benchmarks.machine import describe_machine, write_results
 from experiments.benchmarks.measure import rates
 from experiments.pages import RESULTS
+from sphereface_jax.data.files import available_cores
 from sphereface_jax.data.folder import ImageFolder
 from sphereface_jax.data.images import encode_jpeg
-from sphereface_jax.data.pipeline import available_cores, make_pipeline
+from sphereface_jax.data.open import open_source
+from sphereface_jax.data.pipeline import make_pipeline
 from sphereface_jax.data.prepare import prepare
 from sphereface_jax.data.record_source import RecordSource, write_records
-from sphereface_jax.data.sources import FaceSource, open_source
+from sphereface_jax.data.source import FaceSource
 from sphereface_jax.data.synthetic import SyntheticFaces
 from sphereface_jax.data.transforms import FaceTransform
 

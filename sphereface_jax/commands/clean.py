@@ -15,7 +15,8 @@ from rich.console import Console
 
 from sphereface_jax.data.corrections import Correction, write_corrections
 from sphereface_jax.data.images import UnreadableImage
-from sphereface_jax.data.sources import FaceSource, open_source
+from sphereface_jax.data.open import open_source
+from sphereface_jax.data.source import FaceSource
 from sphereface_jax.data.text import first_ten
 from sphereface_jax.data.vectors import load_vectors, path_ending
 from sphereface_jax.embedder import FaceEmbedder

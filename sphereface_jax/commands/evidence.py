@@ -15,7 +15,7 @@ from rich.console import Console
 
 from sphereface_jax.data.files import AtomicFile
 from sphereface_jax.data.images import UnreadableImage, encode_jpeg
-from sphereface_jax.data.sources import FaceSource, ImageSequence
+from sphereface_jax.data.source import FaceSource, ImageSequence
 from sphereface_jax.data.vectors import FaceVectors, identity_of
 from sphereface_jax.evaluation.pairs import Pairs, paired_cosines
 from sphereface_jax.evaluation.verification import VerificationResult

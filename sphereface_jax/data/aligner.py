@@ -1,27 +1,40 @@
-"""Aligning many faces: one aligner for images from anywhere, and a folder turned into crops."""
+"""Aligning many faces: one aligner for images from anywhere; a folder or a source into crops."""
 
 import dataclasses
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from sphereface_jax.data.alignment import FaceDetector, NoFace, align_face, check_face, choose_face
-from sphereface_jax.data.files import AtomicFile, claim_folder
+from sphereface_jax.data.alignment import (
+    IMAGE_SIZES,
+    FaceDetector,
+    NoFace,
+    align_face,
+    check_face,
+    choose_face,
+)
+from sphereface_jax.data.files import AtomicFile, available_cores, claim_folder
 from sphereface_jax.data.finder import (
     PassedOver,
     describe_passed_over,
     find_images_below,
     passed_over_table,
 )
-from sphereface_jax.data.images import IMAGE_SUFFIXES, UnreadableImage, encode_jpeg, read_image
+from sphereface_jax.data.images import (
+    IMAGE_SUFFIXES,
+    UnreadableImage,
+    decode_image,
+    encode_jpeg,
+    read_image,
+)
 from sphereface_jax.data.landmarks import landmarks_of, read_landmarks
-from sphereface_jax.data.pipeline import available_cores
-from sphereface_jax.data.sources import ImageSequence
+from sphereface_jax.data.source import FaceSource, ImageSequence, encoded_image
 from sphereface_jax.data.text import first_ten
+from sphereface_jax.data.transforms import WrongImageSize
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,3 +237,43 @@ def _crop_names(names: Sequence[str]) -> list[Path]:
         if other != name:
             raise ValueError(f"{other} and {name}: expected one image for each crop {crop}")
     return list(crops)
+
+
+class EncodedFace(NamedTuple):
+    """JPEG bytes and their (height, width)."""
+
+    encoded: bytes
+    size: tuple[int, int]
+
+
+def encoded_face(source: FaceSource, index: int, aligner: FaceAligner | None = None) -> EncodedFace:
+    """An image of a source as JPEG, aligned if asked for; it is decoded to see that it can be.
+
+    A JPEG of the right size is returned as it is.
+
+    Args:
+      source: the faces.
+      index: of the image.
+      aligner: finds the face and crops it; None: the images are crops.
+
+    Returns:
+      The JPEG, and its height and width.
+
+    Raises:
+      UnreadableImage: the image cannot be read, or no face is found in it.
+      WrongImageSize: neither 112×112 nor 112×96, and no aligner.
+    """
+    name = source.describe(index)
+    encoded = encoded_image(source, index)
+    image = decode_image(encoded, name)
+    if aligner is not None:
+        image = aligner(image, name)
+        return EncodedFace(encode_jpeg(image), aligner.image_size)
+    size = (image.shape[0], image.shape[1])
+    if size not in IMAGE_SIZES:
+        raise WrongImageSize(
+            f"{name}: expected a face of 112x112 or 112x96 pixels, found {size[0]}x{size[1]}; "
+            "align the faces"
+        )
+    is_jpeg = encoded.startswith(b"\xff\xd8")
+    return EncodedFace(encoded if is_jpeg else encode_jpeg(image), size)

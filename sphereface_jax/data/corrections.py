@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sphereface_jax.data.files import AtomicFile
-from sphereface_jax.data.sources import FaceSource, Relabelled
+from sphereface_jax.data.source import FaceSource, Relabelled
 from sphereface_jax.data.text import read_lines
 from sphereface_jax.data.vectors import path_ending
 

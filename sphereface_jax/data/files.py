@@ -1,4 +1,7 @@
-"""Writing without leaving half a file behind: a temporary name first, then one atomic rename."""
+"""Writing without leaving half a file behind: a temporary name first, then one atomic rename.
+
+And how many may write at once: the cores that are there.
+"""
 
 import contextlib
 import json
@@ -116,3 +119,9 @@ def claim_folder(folder: Path, name: str, made: dict[str, Any], what: str) -> No
             f"{folder}: expected {what} made with {made}, found {what} made with {found}; delete "
             "it, or name another folder"
         )
+
+
+def available_cores() -> int:
+    """The cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1

@@ -21,9 +21,9 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from sphereface_jax.data.files import available_cores
 from sphereface_jax.data.images import UnreadableImage, decode_image
-from sphereface_jax.data.pipeline import available_cores
-from sphereface_jax.data.sources import FaceSource, ImageSequence, encoded_image
+from sphereface_jax.data.source import FaceSource, ImageSequence, encoded_image
 from sphereface_jax.data.text import first_ten
 
 NEAR = 40  # of 255 bits

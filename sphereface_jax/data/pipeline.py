@@ -11,7 +11,6 @@ generators and shuffles of a textbook Grain pipeline cost as much as the decodin
 """
 
 import logging
-import os
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
@@ -20,8 +19,9 @@ import cv2
 import grain
 import numpy as np
 
+from sphereface_jax.data.files import available_cores
 from sphereface_jax.data.images import UnreadableImage
-from sphereface_jax.data.sources import FaceSource, ImageSequence
+from sphereface_jax.data.source import FaceSource, ImageSequence
 from sphereface_jax.data.transforms import FaceTransform, WrongImageSize, example_draws
 
 Batch = dict[str, np.ndarray]
@@ -309,12 +309,6 @@ def _read_options(num_threads: int | None, ready: int) -> grain.ReadOptions:
         num_threads = min(16, available_cores())
     _check_at_least(num_threads=(num_threads, 1))
     return grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=num_threads + ready)
-
-
-def available_cores() -> int:
-    """The cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _check_on_error(on_error: str) -> None:

@@ -19,13 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from sphereface_jax.data.aligner import FaceAligner
-from sphereface_jax.data.encoding import EncodedFace, encoded_face
-from sphereface_jax.data.files import AtomicFile, claim_folder
+from sphereface_jax.data.aligner import EncodedFace, FaceAligner, encoded_face
+from sphereface_jax.data.files import AtomicFile, available_cores, claim_folder
 from sphereface_jax.data.fingerprint import fingerprint
 from sphereface_jax.data.images import UnreadableImage
-from sphereface_jax.data.pipeline import available_cores
-from sphereface_jax.data.sources import FaceSource
+from sphereface_jax.data.source import FaceSource
 from sphereface_jax.data.text import first_ten
 
 VERSION = "1.0.0"

@@ -19,7 +19,7 @@ from sphereface_jax.data.files import AtomicFile
 from sphereface_jax.data.finder import PassedOver
 from sphereface_jax.data.images import UnreadableImage, decode_image
 from sphereface_jax.data.recordio import RecordFile, RecordWriter, pack_image, unpack_image
-from sphereface_jax.data.sources import FaceSource, encoded_image
+from sphereface_jax.data.source import FaceSource, encoded_image
 from sphereface_jax.data.text import is_whole
 
 _EXACT = 1 << 24  # whole numbers up to here are exact in float32

@@ -117,8 +117,6 @@ class TfdsSource:
 def _builder(name: str, data_dir: str | None) -> Any:
     import tensorflow_datasets as tfds
 
-    import sphereface_jax.data.builders  # noqa: F401 (registers them)
-
     try:
         if os.path.isfile(os.path.join(name, "dataset_info.json")):
             return tfds.builder_from_directory(name)

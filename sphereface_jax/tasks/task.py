@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from sphereface_jax.data.pairs import differ_in_case, go_on
-from sphereface_jax.data.sources import ImageSequence
+from sphereface_jax.data.source import ImageSequence
 from sphereface_jax.data.text import existing_folder
 from sphereface_jax.data.vectors import FaceVectors
 from sphereface_jax.evaluation.calibration import OperatingPoint

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from sphereface_jax.data.sources import FaceSource
+from sphereface_jax.data.source import FaceSource
 from sphereface_jax.embedding import embed, embed_images
 from sphereface_jax.geometry import normalize
 from sphereface_jax.training.checkpoint import Checkpoints

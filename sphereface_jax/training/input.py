@@ -2,12 +2,8 @@
 
 from typing import Any
 
-from sphereface_jax.data.sources import (
-    FaceSource,
-    exclude_identities,
-    open_source,
-    split_identities,
-)
+from sphereface_jax.data.open import open_source
+from sphereface_jax.data.source import FaceSource, exclude_identities, split_identities
 from sphereface_jax.data.transforms import FaceTransform
 from sphereface_jax.training.config import DataConfig, TrainConfig
 

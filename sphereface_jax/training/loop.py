@@ -20,7 +20,7 @@ from sphereface_jax.compilation import run_arithmetic
 from sphereface_jax.data.files import AtomicFile
 from sphereface_jax.data.finder import passed_over_table
 from sphereface_jax.data.pipeline import InputPipeline, make_pipeline
-from sphereface_jax.data.sources import FaceSource
+from sphereface_jax.data.source import FaceSource
 from sphereface_jax.losses.table import Loss
 from sphereface_jax.training.checkpoint import Checkpoints
 from sphereface_jax.training.compatible import check_compatible, frozen_prototypes

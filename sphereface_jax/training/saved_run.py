@@ -16,7 +16,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from sphereface_jax.compilation import run_arithmetic
 from sphereface_jax.data.fingerprint import fingerprint
-from sphereface_jax.data.sources import FaceSource
+from sphereface_jax.data.source import FaceSource
 from sphereface_jax.data.transforms import PerChannel
 from sphereface_jax.training.checkpoint import Checkpoints, abstract
 from sphereface_jax.training.config import TrainConfig, from_dict, to_dict

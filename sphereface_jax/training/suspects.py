@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from sphereface_jax.data.pipeline import ShuffledOrder
-from sphereface_jax.data.sources import FaceSource
+from sphereface_jax.data.source import FaceSource
 from sphereface_jax.training.config import TrainConfig
 from sphereface_jax.training.distributed import is_main
 from sphereface_jax.training.run_folder import write_json

@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 from jax.experimental.multihost_utils import process_allgather
 
-from sphereface_jax.data.sources import FaceSource
+from sphereface_jax.data.source import FaceSource
 from sphereface_jax.embedding import ChosenImages, embed, embed_images
 from sphereface_jax.evaluation.pairs import Pairs
 from sphereface_jax.evaluation.pairs_sampling import verification_pairs

@@ -1,4 +1,4 @@
-"""Where faces come from: one small protocol, and `open_source`, which tells the formats apart.
+"""Where faces come from: one small protocol, and parts of what follows it.
 
 A source is a random-access sequence of labelled images. Labels and identity names are known without
 decoding anything, so that a run can count its classes, hold identities out and draw verification
@@ -6,13 +6,11 @@ pairs before it touches a pixel.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from sphereface_jax.data.fingerprint import contents
-from sphereface_jax.data.folder import ImageFolder
 from sphereface_jax.data.images import encode_png
 
 # Identities of CASIA-WebFace that are also in LFW's test pairs; the authors leave them out
@@ -203,77 +201,3 @@ def split_identities(source: FaceSource, fraction: float, seed: int) -> tuple[Su
     order = np.random.Generator(np.random.Philox(seed)).permutation(count)
     names = [source.identities[label] for label in order]
     return Subset(source, names[held_out:]), Subset(source, names[:held_out])
-
-
-def open_source(
-    spec: str,
-    *,
-    split: str = "train",
-    data_dir: str | None = None,
-    root: str | None = None,
-    **synthetic: Any,
-) -> FaceSource:
-    """Opens a source of faces, telling the formats apart by what is there.
-
-    Args:
-      spec: a folder of identities; a `.zip` or `.tar` of one; a RecordIO file, or the folder that
-        holds it; a list file of `path label` lines; `tfds:NAME`, or the bare name or the folder of
-        a prepared TFDS data set; or `synthetic`.
-      split: the split of a TFDS data set.
-      data_dir: where TFDS data sets lie; TFDS's own default if None.
-      root: the folder that the paths of a list file start from; the list's own if None.
-      **synthetic: keyword arguments of `SyntheticFaces`, for `synthetic` alone.
-
-    Returns:
-      A `FaceSource`.
-
-    Raises:
-      FileNotFoundError: nothing of that name.
-      ValueError: something is there and it is not a face data set.
-    """
-    if spec == "synthetic":
-        from sphereface_jax.data.synthetic import SyntheticFaces
-
-        return SyntheticFaces(**synthetic)
-    if synthetic:
-        raise ValueError(f"{spec}: {sorted(synthetic)} are options of synthetic faces only")
-    path = Path(spec)
-    if path.is_dir() and not (path / "dataset_info.json").exists():
-        if any(path.glob("*.rec")):
-            return _open_records(path)
-        return ImageFolder(path)
-    if path.is_file():
-        return _open_file(path, root)
-    name = spec.removeprefix("tfds:")
-    if name == spec and not path.exists() and ("/" in spec or "." in spec):
-        raise FileNotFoundError(
-            f"{spec}: no such file or folder; expected a folder of identities, an archive of one, "
-            "a RecordIO file, a list file, the name of a TFDS data set, or 'synthetic'"
-        )
-    from sphereface_jax.data.tfds_source import TfdsSource
-
-    return TfdsSource(name, split=split, data_dir=data_dir)
-
-
-def _open_file(path: Path, root: str | None) -> FaceSource:
-    from sphereface_jax.data.archives import ArchiveSource
-    from sphereface_jax.data.lists import ListSource
-
-    with open(path, "rb") as file:
-        start = file.read(512)
-    if start[:4] == bytes.fromhex("0a23d7ce") or path.suffix in (".rec", ".idx"):
-        return _open_records(path)
-    if start[:2] in (b"PK", b"\x1f\x8b", b"BZ", b"\xfd7") or start[257:262] == b"ustar":
-        return ArchiveSource(path)
-    if start[:1] == b"\x80" or path.suffix == ".bin":
-        raise ValueError(
-            f"{path}: expected faces to train on, found what looks like a verification pack, which "
-            "has pairs and no identities; evaluate on it instead"
-        )
-    return ListSource(path, root)
-
-
-def _open_records(path: Path) -> FaceSource:
-    from sphereface_jax.data.record_source import RecordSource
-
-    return RecordSource(path)

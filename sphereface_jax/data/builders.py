@@ -1,4 +1,10 @@
-"""What the builders share: manual data in any format, JPEG bytes out, no TensorFlow on the way."""
+"""TFDS builders of face data sets; importing this module registers them.
+
+After `import sphereface_jax.data.builders`, `tfds.builder("casia_webface", data_dir=...)` finds
+them, as do all of TFDS's tools. None of them downloads anything: the data has licences to agree to,
+so it is put into TFDS's manual folder by hand, in any form that `open_source` reads. They write
+ArrayRecord, which is read back without TensorFlow.
+"""
 
 import inspect
 import io
@@ -8,8 +14,9 @@ from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
-from sphereface_jax.data.encoding import encoded_face
-from sphereface_jax.data.sources import FaceSource, open_source
+from sphereface_jax.data.aligner import encoded_face
+from sphereface_jax.data.open import open_source
+from sphereface_jax.data.source import CASIA_LFW_OVERLAP, FaceSource, exclude_identities
 from sphereface_jax.data.text import existing_folder, printable
 
 
@@ -82,6 +89,58 @@ class FaceDatasetBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True
     def select(self, source: FaceSource) -> FaceSource:
         """The part of the manual data that belongs to the data set."""
         return source
+
+
+class CasiaWebface(FaceDatasetBuilder):
+    """CASIA-WebFace, aligned, without the three of its identities that are also in LFW.
+
+    The SphereFace authors leave these three out, and so does this data set where the data names
+    its identities as CASIA does (InsightFace's records number them anew). `face_folder` keeps all.
+    """
+
+    HOMEPAGE = "http://www.cbsr.ia.ac.cn/english/CASIA-WebFace-Database.html"
+    LICENSE = "For non-commercial research; the images are their owners'."
+    CITATION = """
+    @article{yi2014learning,
+      title={Learning Face Representation from Scratch},
+      author={Yi, Dong and Lei, Zhen and Liao, Shengcai and Li, Stan Z.},
+      journal={arXiv preprint arXiv:1411.7923},
+      year={2014}
+    }
+    """
+
+    def select(self, source: FaceSource) -> FaceSource:
+        """Leaves the overlap out, as far as it is there by name."""
+        overlap = sorted(set(CASIA_LFW_OVERLAP).intersection(source.identities))
+        return exclude_identities(source, overlap) if overlap else source
+
+
+class LfwAligned(FaceDatasetBuilder):
+    """LFW, aligned to 112x112 or 112x96; one split, `test`, with the people's names as labels.
+
+    Verification needs the images by name, so `sphereface evaluate` reads them from the folder.
+    """
+
+    SPLIT = "test"
+    HOMEPAGE = "http://vis-www.cs.umass.edu/lfw/"
+    LICENSE = "For research; the images are their owners'."
+    CITATION = """
+    @techreport{huang2007labeled,
+      title={Labeled Faces in the Wild: A Database for Studying Face Recognition in Unconstrained
+        Environments},
+      author={Huang, Gary B. and Ramesh, Manu and Berg, Tamara and Learned-Miller, Erik},
+      institution={University of Massachusetts, Amherst},
+      number={07-49},
+      year={2007}
+    }
+    """
+
+
+class FaceFolder(FaceDatasetBuilder):
+    """Aligned faces from a folder of identities, or any other form that sphereface_jax reads."""
+
+    HOMEPAGE = "https://www.tensorflow.org/datasets"
+    LICENSE = "That of the images; ask whoever gave them to you."
 
 
 def storable_names(identities: Sequence[str]) -> list[str]:
