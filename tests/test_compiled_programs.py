@@ -87,7 +87,9 @@ def check_head(target: str, way: str, name: str) -> None:
     centers = head.shard * model // (CLASSES * DIM * 4)
     logits = 4 * examples * (block or CLASSES) * centers
     activations = 5 * logits + 4 * BATCH * DIM * 4 + (3 * rate * head.shard if rate < 1 else 0)
-    assert head.temporaries < 0.3 * head.shard + activations
+    # On a TPU the target rows' gradient of sub-centres is a copy of its own.
+    copies = 1.3 if centers > 1 and target.startswith("v") else 0.3
+    assert head.temporaries < copies * head.shard + activations
     assert moved_whole(head.text, head.shard) == []
     assert unexpected(head, drawn=rate) == []
 

@@ -230,7 +230,7 @@ def _loss_of_shard(static: _Static, operands: _Operands) -> Any:
     is_here = (row >= 0) & (row < rows)
     row = jnp.clip(row, 0, rows - 1)
     everyone = _vary(embeddings, everywhere)
-    own = operands.prototypes[row].astype(dtype)
+    own = _rows(operands.prototypes, row).astype(dtype)
     cosines = [own_similarities(margin, everyone, own)]
     if callable(margin.gradient):
         cosines.append(own_similarities(margin, everyone, jax.lax.stop_gradient(own)))
@@ -252,6 +252,25 @@ def _loss_of_shard(static: _Static, operands: _Operands) -> Any:
     accumulated = _scan_blocks(others, operands, static.class_block, everywhere)
     accumulated = settings.reduction.merge(accumulated, maximum, total)
     return settings.reduction.finish(accumulated, target)
+
+
+def _rows(prototypes: Array, row: Array) -> Array:
+    """Prototypes of classes, [B, D] or [B, K, D].
+
+    A TPU holds [C, K, D] with K outermost, but scatters the gradient of `prototypes[row]` in
+    another layout, which costs four copies of the prototypes; rows of sub-centres cost one.
+    """
+    if prototypes.ndim == 2:
+        return prototypes[row]
+
+    def as_rows(prototypes: Array, row: Array) -> Array:
+        classes, centers, dim = prototypes.shape
+        first = classes * jnp.arange(centers)
+        return prototypes.transpose(1, 0, 2).reshape(-1, dim)[row[:, None] + first]
+
+    return jax.lax.platform_dependent(
+        prototypes, row, tpu=as_rows, default=lambda prototypes, row: prototypes[row]
+    )
 
 
 def _join(static: _Static, arrays: list[Array]) -> Settings:
