@@ -29,6 +29,8 @@ from sphereface_jax import LOSSES, arcface_loss, margin_loss, margins, nearest
 from sphereface_jax.evaluation.label_noise import find_noise
 from sphereface_jax.training.config import LossConfig, MeshConfig
 from sphereface_jax.training.loop import train
+from sphereface_jax.training.optimizer import make_optimizer
+from sphereface_jax.training.step import compile_train_step, make_train_step
 from sphereface_jax.training.trainer import make_trainer
 
 
@@ -258,6 +260,34 @@ def training_is_the_same_on_every_mesh():
         assert_close(state.prototypes, np.asarray(expected[1].prototypes), 1e-4)
         for name, value in expected[2].items():
             np.testing.assert_allclose(metrics[name], value, rtol=1e-3, err_msg=name)
+
+
+def a_step_says_the_same_of_its_examples_on_every_mesh():
+    """Their cosines, and the nearest other class."""
+
+    def step_once(mesh, block):
+        loss = LossConfig("arcface", class_block=block)
+        config = tiny_config(Path("unused"), mesh=mesh, loss=loss)
+        trainer = make_trainer(config, 300)
+        optimizer = make_optimizer(config.optimizer, config.steps)
+        step = make_train_step(trainer.graph, trainer.objective, optimizer, per_example=True)
+        sharding = jax.tree.map(lambda leaf: leaf.sharding, trainer.like)
+        images, labels = jax.random.split(jax.random.key(3))
+        shape = (config.batch_size, *config.data.image_size, 3)
+        batch = {
+            "image": jax.random.randint(images, shape, 0, 256).astype(jnp.uint8),
+            "label": jax.random.randint(labels, shape[:1], 0, 300),
+        }
+        _, metrics = compile_train_step(step, sharding, trainer.mesh)(trainer.init(), batch)
+        return {
+            name: np.asarray(metrics[name]) for name in ("cosine", "other_cosine", "other_class")
+        }
+
+    expected = step_once(MeshConfig(8, 1), None)
+    assert len(set(expected["cosine"].tolist())) == len(expected["cosine"])
+    for mesh, block in [(MeshConfig(2, 4), None), (MeshConfig(1, 8), 19), (MeshConfig(8, 1), 19)]:
+        for name, values in step_once(mesh, block).items():
+            np.testing.assert_allclose(values, expected[name], atol=1e-5, err_msg=name)
 
 
 def unsampled_rows_do_not_move(data, model):

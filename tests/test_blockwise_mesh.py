@@ -60,6 +60,10 @@ def test_training_is_the_same_on_every_mesh():
     run_on_devices("training_is_the_same_on_every_mesh")
 
 
+def test_a_step_says_the_same_of_its_examples_on_every_mesh():
+    run_on_devices("a_step_says_the_same_of_its_examples_on_every_mesh")
+
+
 # 8 examples and 128 classes per device, embeddings of 32
 WHAT_TRAVELS = {
     "arcface": {"all-reduce [8]": 3},  # target cosine, maximum, sum

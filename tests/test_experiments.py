@@ -85,6 +85,14 @@ def test_the_paper_s_recipe_on_drawn_sets(tmp_path: Path) -> None:
     assert "`ytf_best_frame`" in tables.benchmarks(results)
 
 
+def test_planted_noise_is_learnt_and_looked_for(tmp_path: Path) -> None:
+    noisy = importlib.import_module("experiments.noisy_labels")
+    results = run("noisy_labels", tmp_path, noisy.NoisyOptions, seeds=1)
+    assert set(results["mean_regained"]) == set(noisy.REMEDIES)
+    assert results["another network"]["flips 0.4"]["recall"] > 0.5
+    assert results["real"] == {}
+
+
 def test_a_million_classes_in_small(tmp_path: Path) -> None:
     results = run("scale_classes", tmp_path)
     assert results["largest_relative_difference"] < 1e-4

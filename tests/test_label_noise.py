@@ -158,6 +158,16 @@ def test_what_cannot_be_judged_is_refused(labels: np.ndarray, options: dict, sai
         look(embeddings, labels, **options)
 
 
+def test_identities_that_are_all_alike_are_refused() -> None:
+    # Few dimensions, and all images on one side: what a network says that has learnt nothing.
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(3), 8)
+    centres = np.eye(1, 3) * 3 + 0.2 * rng.normal(size=(3, 3))
+    embeddings = centres[labels] + 0.2 * rng.normal(size=(24, 3))
+    with pytest.raises(ValueError, match="all identities look like one to this network"):
+        look(embeddings, labels)
+
+
 @pytest.mark.slow
 def test_dense_blocks_and_class_parallel_decide_alike() -> None:
     run_on_devices("clean_decides_alike")

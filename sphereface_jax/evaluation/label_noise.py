@@ -151,8 +151,8 @@ def find_noise(
       `LabelNoise`.
 
     Raises:
-      ValueError: fewer than two identities, none with two images, or images of one person that are
-        no more alike than those of two.
+      ValueError: fewer than two identities, none with two images, images of one person that are no
+        more alike than those of two, or all identities alike.
 
     Example:
       >>> import jax.numpy as jnp
@@ -180,6 +180,11 @@ def find_noise(
     cores = find_cores(unit, labels, cut, same=same)
     merges = find_merges(unit, labels, cores, confidence, rng)
     joined = merged_labels(merges, len(cores.counts))[labels]
+    if (joined == joined[0]).all():
+        raise ValueError(
+            "embeddings: expected two people or more, all identities look like one to this "
+            "network; it cannot judge these labels"
+        )
     if merges:
         cores = find_cores(unit, joined, cut, same=same)
     other_class, other_cosine = _nearest_others(unit, cores, joined, nearest)
