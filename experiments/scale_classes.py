@@ -29,8 +29,8 @@ from experiments.benchmarks.machine import describe_machine, write_results
 from experiments.study import CPU, PAPER, SMOKE, Options, start
 from sphereface_jax.data.pipeline import make_pipeline
 from sphereface_jax.training.config import LossConfig, TrainConfig, to_dict
+from sphereface_jax.training.distributed import shard_batch
 from sphereface_jax.training.input import face_transform, open_training_data
-from sphereface_jax.training.partition import shard_batch
 from sphereface_jax.training.trainer import make_trainer
 
 HEADS = {

@@ -14,9 +14,9 @@ from jax.sharding import PartitionSpec as P
 from sphereface_jax.compilation import compiler_options
 from sphereface_jax.plan.program import Collective, find_collectives, instructions
 from sphereface_jax.training.config import LossConfig, MeshConfig
+from sphereface_jax.training.distributed import make_mesh
 from sphereface_jax.training.objective import Objective
-from sphereface_jax.training.partition import make_mesh
-from sphereface_jax.training.step_classes import make_sampler
+from sphereface_jax.training.partial_fc import make_sampler
 
 CLASSES, DIM, BATCH, BLOCK = 65_536, 512, 256, 4096
 WAYS = {

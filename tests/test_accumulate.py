@@ -11,12 +11,11 @@ import pytest
 from tiny_run import tiny_config
 
 from sphereface_jax import LOSSES
-from sphereface_jax.training.collapse import pop_collapse
 from sphereface_jax.training.config import LossConfig
 from sphereface_jax.training.objective import Objective
 from sphereface_jax.training.optimizer import make_optimizer
-from sphereface_jax.training.step import compile_train_step, make_train_step
-from sphereface_jax.training.step_classes import choose_classes
+from sphereface_jax.training.partial_fc import choose_classes
+from sphereface_jax.training.step import compile_train_step, make_train_step, pop_collapse
 from sphereface_jax.training.trainer import make_trainer
 
 CLASSES = 300

@@ -12,11 +12,11 @@ import optax
 import pytest
 from tiny_run import quiet, tiny_config
 
-from sphereface_jax.training.collapse import collapse_metrics
 from sphereface_jax.training.config import LossConfig, ModelConfig
 from sphereface_jax.training.loop import train
 from sphereface_jax.training.objective import Objective
 from sphereface_jax.training.run_folder import RunFolder
+from sphereface_jax.training.step import collapse_metrics
 from sphereface_jax.training.trainer import make_trainer
 
 

@@ -15,14 +15,15 @@ from sphereface_jax.training.config import (
     DataConfig,
     OptimizerConfig,
     ProcessConfig,
+    Range,
     TrainConfig,
     ValConfig,
     differences,
     from_dict,
     resume_conflicts,
+    settings,
     to_dict,
 )
-from sphereface_jax.training.settings import Range, settings
 
 SETTINGS = settings(TrainConfig) | settings(ProcessConfig)
 NUMBERS = [name for name, f in SETTINGS.items() if re.search(r"\b(int|float)\b", str(f.type))]

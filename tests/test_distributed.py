@@ -20,9 +20,9 @@ from sphereface_jax.data.pipeline import ShuffledOrder
 from sphereface_jax.data.synthetic import SyntheticFaces
 from sphereface_jax.training import distributed
 from sphereface_jax.training.config import MeshConfig, ProcessConfig, TrainConfig
+from sphereface_jax.training.distributed import make_mesh, state_sharding
 from sphereface_jax.training.input import open_training_data
 from sphereface_jax.training.loop import train
-from sphereface_jax.training.partition import make_mesh, state_sharding
 from sphereface_jax.training.run_folder import read_records
 from sphereface_jax.training.trainer import make_trainer
 

@@ -14,7 +14,7 @@ from sphereface_jax import arcface_loss
 from sphereface_jax.heads.sampling import Sampler
 from sphereface_jax.training.config import LossConfig, OptimizerConfig
 from sphereface_jax.training.optimizer import OPTIMIZERS, make_optimizer
-from sphereface_jax.training.step_classes import choose_classes, require_rowwise
+from sphereface_jax.training.partial_fc import choose_classes, require_rowwise
 from sphereface_jax.training.trainer import make_trainer
 
 LABELS = jnp.array([3, 17, 3, 39, 0])

@@ -21,16 +21,16 @@ from disturbance import assert_same_end, warnings
 from tiny_run import as_flags, quiet, tiny_config
 
 from sphereface_jax.data.transforms import normalize_pixels
-from sphereface_jax.training import checkpoint, gradient, loop, saving
+from sphereface_jax.training import checkpoint, loop, saving
+from sphereface_jax.training import step as step_module
 from sphereface_jax.training.config import TrainConfig, ValConfig
 from sphereface_jax.training.ledger import NonFiniteLossError
 from sphereface_jax.training.logs import EventLog, RecordLog
-from sphereface_jax.training.loop import train
+from sphereface_jax.training.loop import Interrupted, train
 from sphereface_jax.training.optimizer import make_optimizer
 from sphereface_jax.training.reporting import Reporter
 from sphereface_jax.training.run_folder import read_records
 from sphereface_jax.training.saved_run import load_run
-from sphereface_jax.training.signals import Interrupted
 from sphereface_jax.training.state import TrainState
 from sphereface_jax.training.validation import Validator
 
@@ -195,7 +195,7 @@ def test_a_nan_in_a_batch_is_named_and_the_last_good_state_kept(
         return jnp.where(is_white, jnp.nan, normalize_pixels(images, **options))
 
     monkeypatch.setattr(loop, "shard_batch", shard_with_a_white_image)
-    monkeypatch.setattr(gradient, "normalize_pixels", normalize_white_to_nan)
+    monkeypatch.setattr(step_module, "normalize_pixels", normalize_white_to_nan)
     with pytest.raises(NonFiniteLossError) as stopped:
         train(config, console=quiet())
     message = str(stopped.value)

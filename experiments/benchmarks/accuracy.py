@@ -41,9 +41,9 @@ from sphereface_jax.training.config import (
     TrainConfig,
     to_dict,
 )
+from sphereface_jax.training.distributed import shard_batch
 from sphereface_jax.training.input import face_transform, open_training_data
 from sphereface_jax.training.optimizer import make_schedule
-from sphereface_jax.training.partition import shard_batch
 from sphereface_jax.training.run_folder import read_json, write_json
 from sphereface_jax.training.state import TrainState
 from sphereface_jax.training.trainer import Trainer, make_trainer

@@ -17,8 +17,8 @@ from sphereface_jax.data.text import existing_file
 from sphereface_jax.data.vectors import FaceVectors, identity_of, load_vectors, path_ending
 from sphereface_jax.evaluation.bridge import BridgeMap, CrossResult, candidate_maps, cross_tar
 from sphereface_jax.evaluation.rates import compare_strangers
+from sphereface_jax.training.config import check_options
 from sphereface_jax.training.run_folder import write_json
-from sphereface_jax.training.settings import check_options
 from sphereface_jax.training.terminal import counting, say
 
 _PARTS = (0.6, 0.8)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from sphereface_jax.training.settings import COUNT, POSITIVE, check_options, ranged
+from sphereface_jax.training.config import COUNT, POSITIVE, check_options, ranged
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from sphereface_jax.training.settings import NOT_NEGATIVE, Range, check_options, ranged
+from sphereface_jax.training.config import NOT_NEGATIVE, Range, check_options, ranged
 
 _SEEDS = Range(0, 2**32 - 1)
 

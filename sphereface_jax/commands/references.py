@@ -17,7 +17,7 @@ from sphereface_jax.embedder import FaceEmbedder
 from sphereface_jax.evaluation.calibration import TooFewPairsError
 from sphereface_jax.evaluation.rates import Strangers
 from sphereface_jax.references import ReferenceSet, run_fingerprint
-from sphereface_jax.training.settings import check_options
+from sphereface_jax.training.config import check_options
 from sphereface_jax.training.terminal import counting, say, warn
 
 

@@ -23,7 +23,7 @@ from sphereface_jax.compilation import run_arithmetic
 from sphereface_jax.plan.program import count_flops, find_collectives
 from sphereface_jax.plan.targets import Target, compiler_versions, describe_devices, find_target
 from sphereface_jax.training.config import TrainConfig, from_dict
-from sphereface_jax.training.partition import batch_sharding
+from sphereface_jax.training.distributed import batch_sharding
 from sphereface_jax.training.trainer import Trainer, make_trainer
 
 SHARES_OF_PEAK = (0.3, 0.4, 0.5)

@@ -351,20 +351,3 @@ def _refusal_of_the_disk(error: BaseException | None, folder: Path) -> OSError |
             return OSError(int(code[1]), os.strerror(int(code[1])), str(folder))
         error = error.__cause__ or error.__context__
     return None
-
-
-def abstract(state: TrainState, sharding: TrainState) -> TrainState:
-    """The shapes, types and shardings of a state, as `Checkpoints.restore` wants them.
-
-    Args:
-      state: possibly abstract itself.
-      sharding: of each of its leaves.
-
-    Returns:
-      The state, of `jax.ShapeDtypeStruct`.
-    """
-    return jax.tree.map(
-        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
-        state,
-        sharding,
-    )

@@ -5,13 +5,13 @@ from typing import Any
 
 import jax
 
-from sphereface_jax.training.collapse import pop_collapse
 from sphereface_jax.training.config import TrainConfig
 from sphereface_jax.training.objective import Objective
 from sphereface_jax.training.optimizer import make_schedule
+from sphereface_jax.training.partial_fc import make_sampler
 from sphereface_jax.training.reporting import Reporter, Stopwatch
 from sphereface_jax.training.run_folder import read_records
-from sphereface_jax.training.step_classes import make_sampler
+from sphereface_jax.training.step import pop_collapse
 
 
 class NonFiniteLossError(RuntimeError):

@@ -2,13 +2,18 @@
 
 A run is a function of its config. The order and augmentation of examples come from the seed and
 the global example index, λ and the learning rate from the step; what else changes is in the
-checkpoint. So a run that is killed and started again ends in the same bits.
+checkpoint. So a run that is killed and started again ends in the same bits. SIGTERM and Ctrl-C end
+it after it has saved, not before.
 """
 
 import dataclasses
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import jax
@@ -25,12 +30,11 @@ from sphereface_jax.losses.table import Loss
 from sphereface_jax.training.checkpoint import Checkpoints
 from sphereface_jax.training.compatible import check_compatible, frozen_prototypes
 from sphereface_jax.training.config import TrainConfig
-from sphereface_jax.training.distributed import Agreement, all_agree, is_main
+from sphereface_jax.training.distributed import Agreement, all_agree, is_main, shard_batch
 from sphereface_jax.training.input import face_transform, open_training_data
 from sphereface_jax.training.ledger import Ledger, NonFiniteLossError
 from sphereface_jax.training.logs import MetricWriter
 from sphereface_jax.training.model_card import write_model_card
-from sphereface_jax.training.partition import shard_batch
 from sphereface_jax.training.reporting import Reporter
 from sphereface_jax.training.run_folder import RunFolder, read_json, read_records, write_json
 from sphereface_jax.training.saved_run import (
@@ -40,12 +44,59 @@ from sphereface_jax.training.saved_run import (
     start_from,
 )
 from sphereface_jax.training.saving import PATIENCE_AT_THE_END, PATIENCE_WHEN_STOPPED, Saver
-from sphereface_jax.training.signals import Caught, Interrupted, catch_signals
 from sphereface_jax.training.state import TrainState
 from sphereface_jax.training.suspects import name_batch
 from sphereface_jax.training.terminal import say, say_found, warn
 from sphereface_jax.training.trainer import Trainer, make_trainer
 from sphereface_jax.training.validation import Validator
+
+
+class Interrupted(SystemExit):
+    """The run was asked to stop, and saves before it does; exits with 128 + the signal."""
+
+    def __init__(self, signum: int):
+        super().__init__(128 + signum)
+
+
+@dataclass
+class Caught:
+    """The signal that came, if one did."""
+
+    signum: int | None = None
+
+    def check(self, *_: object) -> None:
+        """Raises where one came, to leave work that need not be done.
+
+        Raises:
+          Interrupted: it did.
+        """
+        if self.signum is not None:
+            raise Interrupted(self.signum)
+
+
+@contextmanager
+def catch_signals() -> Iterator[Caught]:
+    """Notes SIGTERM and Ctrl-C instead of dying of them; a second one is not held back."""
+    caught = Caught()
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
+    previous = {which: signal.getsignal(which) for which in (signal.SIGTERM, signal.SIGINT)}
+
+    def restore() -> None:
+        for which, handler in previous.items():
+            signal.signal(which, handler)
+
+    def note(signum: int, frame: FrameType | None) -> None:
+        caught.signum = signum
+        restore()
+
+    for which in previous:
+        signal.signal(which, note)
+    try:
+        yield caught
+    finally:
+        restore()
 
 
 @run_arithmetic()

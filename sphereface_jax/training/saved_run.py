@@ -18,11 +18,11 @@ from sphereface_jax.compilation import run_arithmetic
 from sphereface_jax.data.fingerprint import fingerprint
 from sphereface_jax.data.source import FaceSource
 from sphereface_jax.data.transforms import PerChannel
-from sphereface_jax.training.checkpoint import Checkpoints, abstract
+from sphereface_jax.training.checkpoint import Checkpoints
 from sphereface_jax.training.config import TrainConfig, from_dict, to_dict
 from sphereface_jax.training.objective import restored_objective
 from sphereface_jax.training.run_folder import read_config
-from sphereface_jax.training.state import TrainState
+from sphereface_jax.training.state import TrainState, abstract
 from sphereface_jax.training.trainer import make_graph, make_init
 
 

@@ -159,3 +159,20 @@ def create_state(
     return dataclasses.replace(
         state, opt_state={name: tx.init(part) for name, part in parts.items()}
     )
+
+
+def abstract(state: TrainState, sharding: TrainState) -> TrainState:
+    """The shapes, types and shardings of a state, as `Checkpoints.restore` wants them.
+
+    Args:
+      state: possibly abstract itself.
+      sharding: of each of its leaves.
+
+    Returns:
+      The state, of `jax.ShapeDtypeStruct`.
+    """
+    return jax.tree.map(
+        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
+        state,
+        sharding,
+    )

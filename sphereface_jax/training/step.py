@@ -1,29 +1,37 @@
-"""One update: images to embeddings, embeddings to loss, loss to new weights, in one jitted call."""
+"""One update: images to embeddings, embeddings to loss, loss to new weights, in one jitted call.
+
+The gradient of a batch's mean loss is taken at once or part by part. A mean over a batch is the
+mean of the means over equal parts of it, so the update is the same, in the memory of one part;
+unless something looks at the batch as a whole, as batch normalisation does: the trainer refuses
+that.
+"""
 
 import dataclasses
+import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
 from jax.lax import with_sharding_constraint
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from sphereface_jax.compilation import compiler_options
-from sphereface_jax.data.transforms import PerChannel
-from sphereface_jax.training.freezing import FineTuning
-from sphereface_jax.training.gradient import accumulated, make_gradient
-from sphereface_jax.training.objective import Objective
-from sphereface_jax.training.partition import (
+from sphereface_jax.data.transforms import PerChannel, normalize_pixels
+from sphereface_jax.geometry import normalize
+from sphereface_jax.heads.reductions import Nearest
+from sphereface_jax.training.distributed import (
     batch_sharding,
     platform_of,
     replicated,
     update_sharding,
 )
+from sphereface_jax.training.objective import Objective
+from sphereface_jax.training.optimizer import FineTuning
+from sphereface_jax.training.partial_fc import StepClasses, choose_classes
 from sphereface_jax.training.state import TrainState, trained_parts
-from sphereface_jax.training.step_classes import choose_classes
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
@@ -73,7 +81,7 @@ def make_train_step(
     Returns:
       The function, not compiled.
     """
-    gradient = make_gradient(
+    gradient = _make_gradient(
         graph,
         objective,
         pixel_mean=pixel_mean,
@@ -83,7 +91,7 @@ def make_train_step(
         mesh=mesh,
     )
     # XLA's CPU backend loses its fast convolutions inside a loop: 30 times as long a step.
-    gradient = accumulated(
+    gradient = _accumulated(
         gradient, accumulate, unroll=(platform or jax.default_backend()) == "cpu"
     )
 
@@ -160,3 +168,163 @@ def compile_train_step(
         out_shardings=(sharding, replicated(mesh)),
         compiler_options=compiler_options(device),
     )
+
+
+class BatchGradient(NamedTuple):
+    """What a step learns from its batch.
+
+    Attributes:
+      by: the gradient of the mean loss, by each part that is trained.
+      metrics: means over the batch, the loss among them.
+      examples: where asked for, how each example of the batch lies; else None.
+      loss_state: what the loss carries on.
+      model_state: the network's other variables, afterwards.
+    """
+
+    by: dict[str, Any]
+    metrics: dict[str, jax.Array]
+    examples: Nearest | None
+    loss_state: Any
+    model_state: nnx.State
+
+
+Gradient = Callable[[dict[str, Any], TrainState, StepClasses, jax.Array], BatchGradient]
+
+
+def _make_gradient(
+    graph: nnx.GraphDef,
+    objective: Objective,
+    *,
+    pixel_mean: PerChannel,
+    pixel_divisor: PerChannel,
+    tuning: FineTuning,
+    per_example: bool,
+    mesh: Mesh | None,
+) -> Gradient:
+    """Makes the function (trained, state, classes, images) -> BatchGradient.
+
+    What is trained is a dictionary of parts, by which the gradient is taken. On a mesh the function
+    says where the network ends and where its gradient is whole. Left to itself, XLA takes the cuts
+    of the head and of the optimiser into the network and gathers its activations.
+    """
+
+    def place(values: Any, sharding: Callable[[Mesh], NamedSharding]) -> Any:
+        return values if mesh is None else with_sharding_constraint(values, sharding(mesh))
+
+    def mean_loss(
+        trained: dict[str, Any], state: TrainState, classes: StepClasses, images: jax.Array
+    ) -> tuple[jax.Array, BatchGradient]:
+        model = nnx.merge(graph, tuning.hold(trained["params"]), state.model_state, copy=True)
+        model.train()
+        pixels = normalize_pixels(images, mean=pixel_mean, divisor=pixel_divisor)
+        embeddings = model(pixels)
+        embeddings = place(embeddings, batch_sharding)
+        head_loss = functools.partial(
+            objective.loss,
+            embeddings,
+            labels=classes.labels,
+            state=trained.get("loss_state", state.loss_state),
+            step=state.step,
+            num_classes=classes.num_classes,
+            keys=classes.keys,
+            class_margins=classes.class_margins,
+        )
+        losses, loss_state = head_loss(trained["prototypes"])
+        if classes.frozen_prototypes is not None:
+            losses += head_loss(classes.frozen_prototypes)[0]
+        loss = losses.mean()
+        found = objective.nearest(
+            embeddings, classes.prototypes, classes.labels, num_classes=classes.num_classes
+        )
+        metrics = {"loss": loss}
+        metrics |= objective.metrics(jax.lax.stop_gradient(embeddings), found)
+        metrics |= collapse_metrics(jax.lax.stop_gradient(embeddings), classes.labels)
+        model_state = tuning.keep(nnx.state(model, nnx.Not(nnx.Param)), state.model_state)
+        examples = found._replace(other_class=classes.numbers(found.other_class))
+        return loss, BatchGradient(
+            {}, metrics, examples if per_example else None, loss_state, model_state
+        )
+
+    def gradient(
+        trained: dict[str, Any], state: TrainState, classes: StepClasses, images: jax.Array
+    ) -> BatchGradient:
+        by, rest = jax.grad(mean_loss, has_aux=True)(trained, state, classes, images)
+        return rest._replace(by=by | {"params": place(by["params"], replicated)})
+
+    return gradient
+
+
+def _accumulated(gradient: Gradient, parts: int, *, unroll: bool) -> Gradient:
+    """Returns the same gradient, accumulated over `parts` equal parts of a batch.
+
+    Part i holds the examples i, i + parts, i + 2 · parts, ...: every device has its part of each,
+    and no image moves. Of two parts or more, it leaves the loss's state and the network's other
+    variables as they are. `unroll` writes the parts out one after another instead of a loop.
+    """
+    if parts == 1:
+        return gradient
+
+    def cut(values: jax.Array) -> jax.Array:
+        return values.reshape(-1, parts, *values.shape[1:]).swapaxes(0, 1)
+
+    def gathered(
+        trained: dict[str, Any], state: TrainState, classes: StepClasses, images: jax.Array
+    ) -> BatchGradient:
+        def add(total: Any, part: tuple[jax.Array, ...]) -> tuple[Any, Any]:
+            images, labels, keys = part
+            part_classes = dataclasses.replace(classes, labels=labels, keys=keys)
+            found = gradient(trained, state, part_classes, images)
+            return jax.tree.map(jnp.add, total, found.by), (found.metrics, found.examples)
+
+        start = jax.tree.map(jnp.zeros_like, trained)
+        parts_of = cut(images), cut(classes.labels), cut(classes.keys)
+        total, (metrics, examples) = jax.lax.scan(add, start, parts_of, unroll=unroll)
+        return BatchGradient(
+            by=jax.tree.map(lambda leaf: leaf / parts, total),
+            metrics=jax.tree.map(jnp.mean, metrics),
+            examples=jax.tree.map(lambda values: values.T.reshape(-1), examples),
+            loss_state=state.loss_state,
+            model_state=state.model_state,
+        )
+
+    return gathered
+
+
+# Collapsed are embeddings that are all shorter, or whose cosines between people are all larger.
+_LENGTH, _COSINE = 1e-6, 0.999
+
+_MOST_ROWS = 512  # of the matrix of cosines
+
+_MESSAGES = {
+    "all_zero": f"all embeddings are shorter than {_LENGTH:g}",
+    "all_alike": f"the embeddings of different people all have cosines above {_COSINE:g}",
+}
+
+
+def collapse_metrics(embeddings: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
+    """Whether a batch's embeddings are all zero, and whether they are all alike.
+
+    The loss of a collapsed network is finite and so are its gradients; nothing else says that it
+    has stopped telling people apart. Of more than 512 examples, the first 512 are compared with
+    all. Where a batch is accumulated in parts, it counts as collapsed only if every part does.
+
+    Args:
+      embeddings: [B, D].
+      labels: [B], the person of each.
+
+    Returns:
+      "all_zero" and "all_alike", float32 [], 0 or 1.
+    """
+    lengths = jnp.linalg.norm(embeddings, axis=1)
+    unit = normalize(embeddings)
+    cosines = jnp.matmul(unit[:_MOST_ROWS], unit.T, precision=jax.lax.Precision.HIGHEST)
+    differ = labels[:_MOST_ROWS, None] != labels[None, :]
+    alike = jnp.any(differ) & jnp.all(jnp.where(differ, cosines > _COSINE, True))
+    flags = {"all_zero": jnp.all(lengths < _LENGTH), "all_alike": alike}
+    return {name: flag.astype(jnp.float32) for name, flag in flags.items()}
+
+
+def pop_collapse(metrics: dict[str, float]) -> str | None:
+    """Takes `collapse_metrics` out of a step's metrics, and returns what they say, or None."""
+    flags = {name: metrics.pop(name) for name in _MESSAGES}
+    return next((_MESSAGES[name] for name, flag in flags.items() if flag == 1), None)

@@ -12,16 +12,13 @@ from jax.sharding import Mesh
 
 from sphereface_jax.compilation import run_arithmetic
 from sphereface_jax.losses.table import Loss
-from sphereface_jax.training.checkpoint import abstract
 from sphereface_jax.training.config import TrainConfig
-from sphereface_jax.training.freezing import FineTuning
-from sphereface_jax.training.gradient import require_batch, require_separable
+from sphereface_jax.training.distributed import make_mesh, platform_of, state_sharding
 from sphereface_jax.training.objective import Objective
-from sphereface_jax.training.optimizer import make_optimizer
-from sphereface_jax.training.partition import make_mesh, platform_of, state_sharding
-from sphereface_jax.training.state import TrainState, create_state, make_model
+from sphereface_jax.training.optimizer import FineTuning, make_optimizer
+from sphereface_jax.training.partial_fc import require_rowwise
+from sphereface_jax.training.state import TrainState, abstract, create_state, make_model
 from sphereface_jax.training.step import Batch, Metrics, compile_train_step, make_train_step
-from sphereface_jax.training.step_classes import require_rowwise
 
 
 @dataclass(frozen=True)
@@ -134,13 +131,10 @@ def make_trainer(
     graph = make_graph(config)
     init = make_init(config, objective, tx)
     shapes = jax.eval_shape(init)
-    require_separable(
-        objective, shapes.model_state, network=config.model.name, parts=config.accumulate
-    )
+    _check_batch(config, objective, shapes.model_state)
     optimizer = config.optimizer
     tuning = FineTuning(config.freeze, optimizer.head_rate, optimizer.head_first)
     tuning.check(shapes.params)
-    require_batch(shapes.model_state, network=config.model.name, batch_size=config.batch_size)
     sharding = state_sharding(
         shapes,
         mesh,
@@ -169,3 +163,27 @@ def make_trainer(
         step=compile_train_step(train_step, sharding, mesh),
         like=abstract(shapes, sharding),
     )
+
+
+def _check_batch(config: TrainConfig, objective: Objective, model_state: nnx.State) -> None:
+    """Refuses parts of a batch where it is looked at as a whole, and a batch of one to normalise.
+
+    Batch normalisation takes its statistics of the whole batch, whatever the devices; the embedding
+    of a single image would be zero, for it is its own mean.
+    """
+    network = config.model.name
+    normalizes = bool(jax.tree.leaves(nnx.filter_state(model_state, nnx.BatchStat)))
+    for culprit, whole in [
+        (f"the loss {config.loss.name}", objective.looks_at_whole_batch),
+        (f"the network {network} with its batch normalisation", normalizes),
+    ]:
+        if whole and config.accumulate > 1:
+            raise ValueError(
+                f"accumulate: expected what treats each example by itself, got {culprit}, which "
+                "looks at the batch as a whole; use --accumulate 1"
+            )
+    if normalizes and config.batch_size == 1:
+        raise ValueError(
+            f"batch_size: expected at least 2 for {network}, whose batch normalisation subtracts "
+            "the mean of the batch, got 1"
+        )
