@@ -32,9 +32,9 @@ from sphereface_jax.training.config import (
     differences,
     to_dict,
 )
-from sphereface_jax.training.ledger import NonFiniteLossError
 from sphereface_jax.training.loop import train
 from sphereface_jax.training.run_folder import RunFolder, read_json, read_records, write_json
+from sphereface_jax.training.state import NonFiniteLossError
 
 Preset = Literal["smoke", "cpu", "faces", "paper"]
 

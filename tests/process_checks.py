@@ -15,7 +15,7 @@ from sphereface_jax.data.folder import ImageFolder
 from sphereface_jax.training.config import MeshConfig, ProcessConfig
 from sphereface_jax.training.distributed import join_processes
 from sphereface_jax.training.loop import Interrupted, train
-from sphereface_jax.training.reporting import Reporter
+from sphereface_jax.training.metrics import Reporter
 
 
 def join(coordinator: str, count: int, index: int) -> None:

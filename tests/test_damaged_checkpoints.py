@@ -19,9 +19,8 @@ from jax.sharding import PartitionSpec as P
 from tiny_run import as_flags, quiet
 
 from sphereface_jax.training import checkpoint
-from sphereface_jax.training.checkpoint import Checkpoints
+from sphereface_jax.training.checkpoint import Checkpoints, fingerprint, is_finite
 from sphereface_jax.training.config import TrainConfig
-from sphereface_jax.training.fingerprint import fingerprint, is_finite
 from sphereface_jax.training.loop import train
 from sphereface_jax.training.saved_run import load_run
 

@@ -19,9 +19,8 @@ from tiny_run import as_flags, quiet, tiny_config
 
 from sphereface_jax.compilation import run_arithmetic
 from sphereface_jax.embedder import FaceEmbedder
-from sphereface_jax.training.checkpoint import Checkpoints
+from sphereface_jax.training.checkpoint import Checkpoints, fingerprint, is_finite
 from sphereface_jax.training.config import LossConfig, OptimizerConfig, TrainConfig
-from sphereface_jax.training.fingerprint import fingerprint, is_finite
 from sphereface_jax.training.loop import train
 from sphereface_jax.training.saved_run import load_run
 from sphereface_jax.training.trainer import make_trainer

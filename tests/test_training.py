@@ -25,12 +25,12 @@ from sphereface_jax.training.config import (
     ValConfig,
     to_dict,
 )
-from sphereface_jax.training.ledger import NonFiniteLossError
 from sphereface_jax.training.loop import Interrupted, train
+from sphereface_jax.training.metrics import Reporter
 from sphereface_jax.training.optimizer import make_optimizer
-from sphereface_jax.training.reporting import Reporter
 from sphereface_jax.training.run_folder import RunFolder, read_config, read_records, write_json
 from sphereface_jax.training.saved_run import load_run, start_from
+from sphereface_jax.training.state import NonFiniteLossError
 from sphereface_jax.training.step import compile_train_step, make_train_step
 from sphereface_jax.training.terminal import warn
 from sphereface_jax.training.trainer import make_trainer

@@ -21,17 +21,15 @@ from disturbance import assert_same_end, warnings
 from tiny_run import as_flags, quiet, tiny_config
 
 from sphereface_jax.data.transforms import normalize_pixels
-from sphereface_jax.training import checkpoint, loop, saving
+from sphereface_jax.training import checkpoint, loop
 from sphereface_jax.training import step as step_module
 from sphereface_jax.training.config import TrainConfig, ValConfig
-from sphereface_jax.training.ledger import NonFiniteLossError
-from sphereface_jax.training.logs import EventLog, RecordLog
 from sphereface_jax.training.loop import Interrupted, train
+from sphereface_jax.training.metrics import EventLog, RecordLog, Reporter
 from sphereface_jax.training.optimizer import make_optimizer
-from sphereface_jax.training.reporting import Reporter
 from sphereface_jax.training.run_folder import read_records
 from sphereface_jax.training.saved_run import load_run
-from sphereface_jax.training.state import TrainState
+from sphereface_jax.training.state import NonFiniteLossError, TrainState
 from sphereface_jax.training.validation import Validator
 
 # Orbax leaves the other arrays' coroutines and threads behind when one cannot be read or written.
@@ -80,7 +78,7 @@ def test_training_goes_on_while_the_disk_refuses(
     config = dataclasses.replace(undisturbed, out=tmp_path / "run")
     at_steps(monkeypatch, {2: lambda: full_disk(True), 9: lambda: full_disk(False)})
     # A save that is slow must not be on its way still when there is room again.
-    monkeypatch.setattr(saving.Saver, "look", saving.Saver.settle)
+    monkeypatch.setattr(checkpoint.Saver, "look", checkpoint.Saver.settle)
     console = quiet()
     train(config, console=console)
     said = warnings(console)
@@ -125,7 +123,7 @@ def test_a_finished_run_waits_for_room_and_then_gives_up(
     monkeypatch.setattr(
         checkpoint.shutil, "disk_usage", lambda path: usage(path)._replace(free=free["bytes"])
     )
-    monkeypatch.setattr(saving.time, "sleep", lambda s: free.update(pauses=free["pauses"] + 1))
+    monkeypatch.setattr(checkpoint.time, "sleep", lambda s: free.update(pauses=free["pauses"] + 1))
     monkeypatch.setattr(loop, "PATIENCE_AT_THE_END", 6.0)
     line = refused(capsys, "train", *as_flags(config))
     assert "the checkpoint of step 12 was not saved (No space left on device" in line

@@ -5,6 +5,13 @@ state of the input), the config, and the fingerprints of all that. Saving is asy
 atomic: Orbax writes into a temporary folder and renames it. A checkpoint that cannot be read, or
 whose fingerprints are others, is passed over for the one before it. Orbax is imported here and
 nowhere else.
+
+In the midst of training a full disk costs a warning: the last checkpoint stays, and the next save
+is the next try. At the end, where the state would be lost, the run waits for room.
+
+A checkpoint's arrays carry no checksum on disk: garbage in the middle of a file can restore without
+an error, as other weights. So the sums are taken on the devices before saving, and again after
+restoring. Integers add up to the same in any order, so a fingerprint knows nothing of the mesh.
 """
 
 import contextlib
@@ -15,6 +22,7 @@ import logging
 import os
 import re
 import shutil
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,12 +30,14 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from jax import lax
 from jax.experimental.multihost_utils import sync_global_devices
 
+from sphereface_jax.training.config import TrainConfig
 from sphereface_jax.training.distributed import all_agree, is_main
-from sphereface_jax.training.fingerprint import fingerprint, is_finite
-from sphereface_jax.training.state import TrainState
+from sphereface_jax.training.state import NonFiniteLossError, TrainState
 
 logger = logging.getLogger(__name__)
 
@@ -193,13 +203,11 @@ class Checkpoints:
         items = ocp.args.Composite(progress=ocp.args.JsonRestore(), **args)
         restored = dict(self._manager.restore(step, args=items).items())
         progress = dict(restored["progress"])
-        # Checkpoints of versions before 0.2 have none.
-        saved = progress.pop("fingerprints", {})
+        saved = progress.pop("fingerprints")
         fields = {name: value for item in args for name, value in restored[item].items()}
-        if saved:
-            for name, found in _fingerprints(fields, progress).items():
-                if saved[name] != found:
-                    raise DamagedCheckpointError(f"{name} has other bits than were saved")
+        for name, found in _fingerprints(fields, progress).items():
+            if saved[name] != found:
+                raise DamagedCheckpointError(f"{name} has other bits than were saved")
         return restored
 
     def _newest(self, read: Callable[[int], Read]) -> tuple[int, Read]:
@@ -297,6 +305,120 @@ class Checkpoints:
             raise refusal from error
 
 
+PATIENCE_AT_THE_END = 600.0
+"""Seconds that a finished run waits for room on the disk."""
+PATIENCE_WHEN_STOPPED = 20.0
+"""The same after SIGTERM or Ctrl-C, for whom schedulers leave 30 seconds or more."""
+
+_SECONDS_BETWEEN_TRIES = 2.0
+
+
+class Saver:
+    """Saves the state of a run.
+
+    Args:
+      checkpoints: of the run.
+      config: of the run.
+      description: of the run, by `describe_run`.
+      warn: told in one line of what could not be saved.
+    """
+
+    def __init__(
+        self,
+        checkpoints: Checkpoints,
+        config: TrainConfig,
+        description: dict[str, Any],
+        warn: Callable[[str], None],
+    ):
+        self._checkpoints, self._config, self._warn = checkpoints, config, warn
+        self._description = description
+        self._under_way: int | None = None
+
+    def save(self, step: int, state: TrainState) -> None:
+        """Starts saving; where the disk refuses, warns.
+
+        Args:
+          step: updates done.
+          state: after them; it may be donated as soon as this returns.
+
+        Raises:
+          NonFiniteLossError: weights stopped being numbers.
+        """
+        self.settle()
+        try:
+            self._start(step, state)
+        except OSError as error:
+            self._say(step, error)
+
+    def look(self) -> None:
+        """Warns if the save under way has failed; does not wait for it."""
+        # Several processes reopen their checkpoints together, at the next save.
+        if jax.process_count() == 1 and not self._checkpoints.is_saving():
+            self.settle()
+
+    def settle(self) -> None:
+        """Waits for the save under way; warns if it failed."""
+        step, self._under_way = self._under_way, None
+        if step is None:
+            return
+        try:
+            self._checkpoints.wait()
+        except OSError as error:
+            self._say(step, error)
+
+    def latest_step(self) -> int | None:
+        """Returns the step of the newest checkpoint, or None."""
+        return self._checkpoints.latest_step()
+
+    def finish(self, step: int, state: TrainState, *, patience: float) -> None:
+        """Saves and waits until that is on disk, trying for `patience` seconds.
+
+        Args:
+          step: updates done.
+          state: after them.
+          patience: seconds.
+
+        Raises:
+          OSError: the disk refused for all that time.
+          NonFiniteLossError: weights stopped being numbers.
+        """
+        self.settle()
+        tries = max(1, round(patience / _SECONDS_BETWEEN_TRIES))
+        for left in reversed(range(tries)):
+            try:
+                self._start(step, state)
+                self._checkpoints.wait()
+            except OSError as error:
+                if not left:
+                    raise OSError(self._failure(step, error)) from error
+                if left == tries - 1:
+                    self._warn(f"{self._failure(step, error)}; trying for {patience:.0f} s more")
+                time.sleep(_SECONDS_BETWEEN_TRIES)
+            else:
+                return
+
+    def _start(self, step: int, state: TrainState) -> None:
+        progress = {"examples": step * self._config.batch_size} | self._description
+        try:
+            self._checkpoints.save(step, state, progress)
+        except NonFiniteStateError as error:
+            raise NonFiniteLossError(step, f"step {step}: {error}") from None
+        self._under_way = step
+
+    def _failure(self, step: int, error: OSError) -> str:
+        latest = self._checkpoints.latest_step()
+        kept = f"that of step {latest} is kept" if latest is not None else "there is none yet"
+        reason = error.strerror or os.strerror(error.errno or 0)
+        return (
+            f"{self._checkpoints.folder}: the checkpoint of step {step} was not saved ({reason}); "
+            f"{kept}. Free some space or lower --keep-checkpoints"
+        )
+
+    def _say(self, step: int, error: OSError) -> None:
+        again = f"; training goes on and saves again in {self._config.checkpoint_every} steps"
+        self._warn(self._failure(step, error) + again)
+
+
 def _require_arrays(item: Path, wanted: Any) -> None:
     """Checks by its metadata that an item holds the arrays that are asked for.
 
@@ -351,3 +473,40 @@ def _refusal_of_the_disk(error: BaseException | None, folder: Path) -> OSError |
             return OSError(int(code[1]), os.strerror(int(code[1])), str(folder))
         error = error.__cause__ or error.__context__
     return None
+
+
+def fingerprint(tree: Any) -> int:
+    """Returns a 32-bit number made of every bit of the arrays in a tree, and their order.
+
+    A change in a single element always changes it; others do but for one in 2^32.
+    """
+    total = 0
+    with jax.enable_x64(True):  # or wide values would lose half their bits before they are summed
+        parts = jax.device_get([_weighted_sum(leaf) for leaf in jax.tree.leaves(tree)])
+    for part in parts:
+        total = (total * 31 + int(part)) % 2**32
+    return total
+
+
+def is_finite(tree: Any) -> bool:
+    """Returns whether no float of a tree is infinite or not a number."""
+    with jax.enable_x64(True):
+        return all(jax.device_get([_all_finite(leaf) for leaf in jax.tree.leaves(tree)]))
+
+
+@jax.jit
+def _weighted_sum(leaf: jax.Array) -> jax.Array:
+    """The sum of the elements' bits, each times an odd number that depends on its place."""
+    if leaf.dtype == jnp.bool_:
+        leaf = leaf.astype(jnp.uint8)
+    width = min(leaf.dtype.itemsize, 4)  # a wider element is two numbers, on a last axis of its own
+    bits = lax.bitcast_convert_type(leaf, jnp.dtype(f"uint{8 * width}")).astype(jnp.uint32)
+    position = jnp.zeros(bits.shape, jnp.uint32)
+    for axis, length in enumerate(bits.shape):
+        position = position * length + lax.broadcasted_iota(jnp.uint32, bits.shape, axis)
+    return jnp.sum(bits * (position * jnp.uint32(0x9E3779B1) | 1), dtype=jnp.uint32)
+
+
+@jax.jit
+def _all_finite(leaf: jax.Array) -> jax.Array:
+    return jnp.all(jnp.isfinite(leaf))

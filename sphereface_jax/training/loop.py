@@ -24,18 +24,21 @@ from rich.console import Console
 from sphereface_jax.compilation import run_arithmetic
 from sphereface_jax.data.files import AtomicFile
 from sphereface_jax.data.finder import passed_over_table
-from sphereface_jax.data.pipeline import InputPipeline, make_pipeline
+from sphereface_jax.data.pipeline import InputPipeline, ShuffledOrder, make_pipeline
 from sphereface_jax.data.source import FaceSource
 from sphereface_jax.losses.table import Loss
-from sphereface_jax.training.checkpoint import Checkpoints
+from sphereface_jax.training.checkpoint import (
+    PATIENCE_AT_THE_END,
+    PATIENCE_WHEN_STOPPED,
+    Checkpoints,
+    Saver,
+)
 from sphereface_jax.training.compatible import check_compatible, frozen_prototypes
 from sphereface_jax.training.config import TrainConfig
 from sphereface_jax.training.distributed import Agreement, all_agree, is_main, shard_batch
 from sphereface_jax.training.input import face_transform, open_training_data
-from sphereface_jax.training.ledger import Ledger, NonFiniteLossError
-from sphereface_jax.training.logs import MetricWriter
+from sphereface_jax.training.metrics import Ledger, MetricWriter, Reporter
 from sphereface_jax.training.model_card import write_model_card
-from sphereface_jax.training.reporting import Reporter
 from sphereface_jax.training.run_folder import RunFolder, read_json, read_records, write_json
 from sphereface_jax.training.saved_run import (
     check_checkpoint,
@@ -43,9 +46,7 @@ from sphereface_jax.training.saved_run import (
     describe_run,
     start_from,
 )
-from sphereface_jax.training.saving import PATIENCE_AT_THE_END, PATIENCE_WHEN_STOPPED, Saver
-from sphereface_jax.training.state import TrainState
-from sphereface_jax.training.suspects import name_batch
+from sphereface_jax.training.state import NonFiniteLossError, TrainState
 from sphereface_jax.training.terminal import say, say_found, warn
 from sphereface_jax.training.trainer import Trainer, make_trainer
 from sphereface_jax.training.validation import Validator
@@ -313,7 +314,21 @@ def _naming_the_batch(
         kept = f"the checkpoint of step {latest} is kept" if latest else "nothing was saved yet"
         raise NonFiniteLossError(
             error.step,
-            f"{error}, {name_batch(run, source, config, error.step)}; {kept}. Look at the images, "
+            f"{error}, {_name_batch(run, source, config, error.step)}; {kept}. Look at the images, "
             "or try a lower --optimizer.learning-rate, --optimizer.warmup-steps 100, "
             "--optimizer.clip-norm 5, or a larger --loss.lambda-minimum",
         ) from None
+
+
+def _name_batch(run: Path, source: FaceSource, config: TrainConfig, step: int) -> str:
+    """Writes which images a step saw to RUN/suspects.json; returns how a sentence ends on them."""
+    order = ShuffledOrder(len(source), config.seed)
+    first = (step - 1) * config.batch_size
+    examples = [
+        {"example": example, "image": source.describe(order(example))}
+        for example in range(first, first + config.batch_size)
+    ]
+    path = run / "suspects.json"
+    if is_main():
+        write_json(path, {"step": step, "examples": examples})
+    return f"in examples {first} to {examples[-1]['example']}, whose images {path} names"

@@ -176,3 +176,15 @@ def abstract(state: TrainState, sharding: TrainState) -> TrainState:
         state,
         sharding,
     )
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss, its gradient or the weights stopped being numbers.
+
+    Attributes:
+      step: the step whose loss, gradient or new weights these are.
+    """
+
+    def __init__(self, step: int, message: str):
+        super().__init__(message)
+        self.step = step
