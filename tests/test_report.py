@@ -25,9 +25,9 @@ from sphereface_jax.reports.evidence import (
 from sphereface_jax.reports.html import escape
 from sphereface_jax.reports.plots_geometry import project
 from sphereface_jax.reports.plots_training import smooth
-from sphereface_jax.reports.protocol_tables import tables_of_one
 from sphereface_jax.reports.report import render_report
 from sphereface_jax.reports.run_record import RunRecord, Score, collect_scores
+from sphereface_jax.reports.tables import tables_of_one
 
 PLOTLY = re.compile(r"<script>\s*/\*\*\s*\* plotly\.js.*?</script>", re.S)
 

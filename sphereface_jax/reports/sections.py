@@ -24,9 +24,9 @@ from sphereface_jax.reports.plots_errors import angle_plots, protocol_plot, roc_
 from sphereface_jax.reports.plots_evidence import evidence_plots
 from sphereface_jax.reports.plots_geometry import people_plot, prototype_plot, sphere_plot
 from sphereface_jax.reports.plots_training import training_plots
-from sphereface_jax.reports.protocol_tables import table_of_many, tables_of_one
 from sphereface_jax.reports.run_record import RunRecord, flatten
 from sphereface_jax.reports.summary import last_step, loss_name
+from sphereface_jax.reports.tables import table_of_many, tables_of_one
 
 _MOST_SPHERES = 4
 _LOOSEST = 8
