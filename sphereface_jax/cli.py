@@ -16,6 +16,7 @@ import tyro
 from rich.console import Console
 from tyro.conf import Positional, arg
 
+from sphereface_jax._console import show_anywhere
 from sphereface_jax.commands.evaluate_options import EvaluateOptions
 from sphereface_jax.commands.plan_options import PlanOptions
 from sphereface_jax.commands.reference_options import (
@@ -26,7 +27,6 @@ from sphereface_jax.commands.reference_options import (
 from sphereface_jax.commands.weight_options import ExportOptions, ImportOptions
 from sphereface_jax.plan.targets import keep_compilers_out
 from sphereface_jax.training.config import ProcessConfig, TrainConfig
-from sphereface_jax.training.terminal import show_anywhere
 
 app = tyro.extras.SubcommandApp()
 
@@ -60,11 +60,11 @@ def train(
     """Train a network on faces; the same command again goes on where it stopped."""
     import jax
 
+    from sphereface_jax._console import say
     from sphereface_jax.commands.evidence import keep_training
     from sphereface_jax.commands.report import report as write_report
     from sphereface_jax.training.distributed import is_main, join_processes
     from sphereface_jax.training.loop import train as run_training
-    from sphereface_jax.training.terminal import say
 
     join_processes(processes)
     console = Console(soft_wrap=True, quiet=not is_main())
@@ -229,9 +229,9 @@ def align(
       landmarks: a file of five points an image; without it a detector finds them.
       image_size: 112 112 or 112 96.
     """
+    from sphereface_jax._console import counting, say
     from sphereface_jax.data.aligner import align_folder, face_aligner
     from sphereface_jax.data.finder import find_images_below
-    from sphereface_jax.training.terminal import counting, say
 
     console = Console(soft_wrap=True)
     aligner = face_aligner(image_size, landmarks)

@@ -14,10 +14,10 @@ import pytest
 from command import call, refused
 from tiny_run import as_flags, quiet, tiny_config
 
+from sphereface_jax._console import counting
 from sphereface_jax.data.synthetic import SyntheticFaces
 from sphereface_jax.data.vectors import FaceVectors, load_vectors, save_vectors
 from sphereface_jax.training.loop import train
-from sphereface_jax.training.terminal import counting
 
 
 @pytest.fixture(scope="module")

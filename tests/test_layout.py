@@ -19,6 +19,7 @@ ALLOWED = {
     "geometry": set(),
     "schedules": set(),
     "compilation": set(),
+    "_console": {"data"},
     "margins": {"_checks", "geometry"},
     "heads": {"_checks", "geometry", "margins"},
     "losses": {"_checks", "geometry", "margins", "heads"},
@@ -33,7 +34,7 @@ ALLOWED = {
     "embedding": {"compilation", "data"},
     "training": {
         *("_checks", "geometry", "schedules", "compilation", "heads", "losses", "models"),
-        *("data", "evaluation", "embedding"),
+        *("_console", "data", "evaluation", "embedding"),
     },
     "plan": {"compilation", "data", "training"},
     "references": {"data", "evaluation", "training"},
@@ -41,9 +42,10 @@ ALLOWED = {
     "embedder": {"_checks", "data", "embedding", "pretrained", "training"},
     "commands": {
         *("_checks", "compilation", "losses", "models", "data", "evaluation", "tasks", "interop"),
-        *("reports", "embedding", "training", "plan", "references", "pretrained", "embedder"),
+        *("_console", "reports", "embedding", "training", "plan", "references"),
+        *("pretrained", "embedder"),
     },
-    "cli": {"commands", "data", "plan", "training"},
+    "cli": {"_console", "commands", "data", "plan", "training"},
     "__main__": {"cli"},
 }
 HEAVY = (

@@ -18,6 +18,7 @@ from rich.console import Console
 from tiny_run import quiet, tiny_config
 
 from sphereface_jax import LOSSES, sphereface2_bias_init
+from sphereface_jax._console import warn
 from sphereface_jax.training.config import (
     LossConfig,
     OptimizerConfig,
@@ -32,7 +33,6 @@ from sphereface_jax.training.run_folder import RunFolder, read_config, read_reco
 from sphereface_jax.training.saved_run import load_run, start_from
 from sphereface_jax.training.state import NonFiniteLossError
 from sphereface_jax.training.step import compile_train_step, make_train_step
-from sphereface_jax.training.terminal import warn
 from sphereface_jax.training.trainer import make_trainer
 
 

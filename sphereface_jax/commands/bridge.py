@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from sphereface_jax._console import counting, say
 from sphereface_jax.commands.reference_options import BridgeOptions
 from sphereface_jax.data.aligner import face_aligner
 from sphereface_jax.data.files import AtomicFile, require_writable_folder
@@ -19,7 +20,6 @@ from sphereface_jax.evaluation.bridge import BridgeMap, CrossResult, candidate_m
 from sphereface_jax.evaluation.rates import compare_strangers
 from sphereface_jax.training.config import check_options
 from sphereface_jax.training.run_folder import write_json
-from sphereface_jax.training.terminal import counting, say
 
 _PARTS = (0.6, 0.8)
 

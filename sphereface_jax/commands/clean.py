@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
+from sphereface_jax._console import counting, say, warn
 from sphereface_jax.data.corrections import Correction, write_corrections
 from sphereface_jax.data.images import UnreadableImage
 from sphereface_jax.data.open import open_source
@@ -25,7 +26,6 @@ from sphereface_jax.losses.margin_loss import nearest
 from sphereface_jax.reports.label_page import Card, Part, render_labels
 from sphereface_jax.training.input import open_training_data
 from sphereface_jax.training.run_folder import read_config, write_atomically
-from sphereface_jax.training.terminal import counting, say, warn
 
 TABLE, PAGE = "clean.csv", "clean.html"
 _MOST_CARDS, _EXAMPLES, _CLASS_BLOCK = 150, 4, 4096

@@ -5,13 +5,13 @@ from typing import Literal
 
 from rich.console import Console
 
+from sphereface_jax._console import counting, say, say_found, warn
 from sphereface_jax.data.aligner import face_aligner
 from sphereface_jax.data.files import AtomicFile, require_writable_folder
 from sphereface_jax.data.finder import find_images_below, passed_over_table
 from sphereface_jax.data.images import ImagePaths
 from sphereface_jax.data.vectors import FaceVectors, save_vectors
 from sphereface_jax.embedder import FaceEmbedder
-from sphereface_jax.training.terminal import counting, say, say_found, warn
 
 
 def embed_folder(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from sphereface_jax._console import counting, say, say_found, warn
 from sphereface_jax.commands.evaluate_options import EvaluateOptions
 from sphereface_jax.commands.likelihood import FILE as LIKELIHOOD
 from sphereface_jax.commands.likelihood import Measured, measure, say_measured, store_likelihood
@@ -30,7 +31,6 @@ from sphereface_jax.reports.tables import print_baselines, print_results
 from sphereface_jax.tasks.people import PeopleTask
 from sphereface_jax.tasks.task import Matched, Result, Task
 from sphereface_jax.training.run_folder import write_json
-from sphereface_jax.training.terminal import counting, say, say_found, warn
 
 
 @dataclasses.dataclass

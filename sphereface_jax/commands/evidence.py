@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from rich.console import Console
 
+from sphereface_jax._console import counting
 from sphereface_jax.data.files import AtomicFile
 from sphereface_jax.data.images import UnreadableImage, encode_jpeg
 from sphereface_jax.data.source import FaceSource, ImageSequence
@@ -33,7 +34,6 @@ from sphereface_jax.reports.evidence import (
 )
 from sphereface_jax.training.config import TrainConfig
 from sphereface_jax.training.run_folder import file_name
-from sphereface_jax.training.terminal import counting
 
 if TYPE_CHECKING:
     from sphereface_jax.training.saved_run import SavedRun

@@ -8,6 +8,7 @@ import numpy as np
 from flax import nnx
 from rich.console import Console
 
+from sphereface_jax._console import say
 from sphereface_jax.commands.quantize import int8_bytes
 from sphereface_jax.commands.weight_options import ExportOptions
 from sphereface_jax.compilation import run_arithmetic
@@ -20,7 +21,6 @@ from sphereface_jax.interop.torch_file import torch_file_bytes
 from sphereface_jax.interop.weights import state_dict
 from sphereface_jax.pretrained import preprocessing, save_pretrained
 from sphereface_jax.training.saved_run import SavedRun, load_run
-from sphereface_jax.training.terminal import say
 
 Maker = Callable[[SavedRun], bytes]
 

@@ -17,6 +17,7 @@ import optax
 from flax import nnx
 from rich.console import Console
 
+from sphereface_jax._console import say
 from sphereface_jax.commands.import_onnx import FoundNetwork, read_network
 from sphereface_jax.commands.weight_options import ImportOptions
 from sphereface_jax.compilation import run_arithmetic
@@ -38,7 +39,6 @@ from sphereface_jax.training.model_card import write_model_card
 from sphereface_jax.training.objective import Objective
 from sphereface_jax.training.run_folder import write_json
 from sphereface_jax.training.state import make_model, padded_classes
-from sphereface_jax.training.terminal import say
 from sphereface_jax.training.trainer import make_init
 
 

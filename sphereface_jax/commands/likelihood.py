@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from sphereface_jax._console import say
 from sphereface_jax.commands.evidence import read_arrays
 from sphereface_jax.data.files import AtomicFile
 from sphereface_jax.data.vectors import FaceVectors
@@ -37,7 +38,6 @@ from sphereface_jax.evaluation.rates import (
 )
 from sphereface_jax.reports.evidence import LikelihoodEvidence, to_arrays
 from sphereface_jax.tasks.task import TestedPairs
-from sphereface_jax.training.terminal import say
 
 FILE = "likelihood.npz"
 

@@ -6,12 +6,12 @@ from typing import Any
 
 from rich.console import Console
 
+from sphereface_jax._console import say
 from sphereface_jax.commands.plan_options import PlanOptions
 from sphereface_jax.data.files import AtomicFile
 from sphereface_jax.plan.search import RULE, Compilers, ask_compiler, describe, search
 from sphereface_jax.plan.targets import Target, compiler_versions, find_target
 from sphereface_jax.training.config import TrainConfig
-from sphereface_jax.training.terminal import say
 
 GIB, MIB = 2**30, 2**20
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from sphereface_jax._console import counting, say
 from sphereface_jax.commands.weight_options import ExportOptions
 from sphereface_jax.data.finder import find_images_below
 from sphereface_jax.data.images import read_image
@@ -14,7 +15,6 @@ from sphereface_jax.data.pairs import find_images, read_pairs
 from sphereface_jax.evaluation.pairs import unit_rows
 from sphereface_jax.evaluation.verification import lfw_authors
 from sphereface_jax.tasks.pairs import number_pairs
-from sphereface_jax.training.terminal import counting, say
 
 _CALIBRATION_IMAGES = 256
 _BATCH = 32

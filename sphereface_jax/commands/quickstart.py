@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from sphereface_jax._console import counting, say
 from sphereface_jax.commands.calibration import store_calibration
 from sphereface_jax.commands.evidence import keep_pairs, keep_people, keep_training
 from sphereface_jax.commands.report import report
@@ -44,7 +45,6 @@ from sphereface_jax.training.input import face_transform
 from sphereface_jax.training.loop import train
 from sphereface_jax.training.model_card import write_model_card
 from sphereface_jax.training.run_folder import read_config, read_json, read_records, write_json
-from sphereface_jax.training.terminal import counting, say
 from sphereface_jax.training.trainer import make_trainer
 
 STRANGERS, FIRST_STRANGER, VIEWS, PAIRS_PER_FOLD = 300, 2_000_000, 8, 600

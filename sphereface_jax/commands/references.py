@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from sphereface_jax._console import counting, say, warn
 from sphereface_jax.commands.bridge import load_bridge
 from sphereface_jax.commands.likelihood import read_likelihood
 from sphereface_jax.commands.reference_options import EnrollOptions, IdentifyOptions
@@ -18,7 +19,6 @@ from sphereface_jax.evaluation.calibration import TooFewPairsError
 from sphereface_jax.evaluation.rates import Strangers
 from sphereface_jax.references import ReferenceSet, run_fingerprint
 from sphereface_jax.training.config import check_options
-from sphereface_jax.training.terminal import counting, say, warn
 
 
 def enroll(options: EnrollOptions, *, console: Console) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from sphereface_jax import __version__
+from sphereface_jax._console import say
 from sphereface_jax.commands.calibration import read_calibration
 from sphereface_jax.commands.evidence import PROTOTYPES, TRAINING, load_evidence
 from sphereface_jax.commands.likelihood import read_likelihood
@@ -25,7 +26,6 @@ from sphereface_jax.training.run_folder import (
     read_records,
     write_atomically,
 )
-from sphereface_jax.training.terminal import say
 
 
 def report(

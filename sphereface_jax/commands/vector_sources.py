@@ -6,11 +6,11 @@ from typing import Protocol
 
 from rich.console import Console
 
+from sphereface_jax._console import counting, warn
 from sphereface_jax.data.megaface import read_megaface_features
 from sphereface_jax.data.text import first_ten
 from sphereface_jax.data.vectors import FaceVectors, load_vectors
 from sphereface_jax.tasks.task import FaceImages, Missing, Task
-from sphereface_jax.training.terminal import counting, warn
 
 
 class VectorSource(Protocol):

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
+from sphereface_jax._console import counting, say
 from sphereface_jax.data.source import FaceSource
 from sphereface_jax.embedding import embed, embed_images
 from sphereface_jax.geometry import normalize
@@ -24,7 +25,6 @@ from sphereface_jax.training.input import face_transform
 from sphereface_jax.training.run_folder import read_config
 from sphereface_jax.training.saved_run import SavedRun, load_run
 from sphereface_jax.training.state import padded_classes
-from sphereface_jax.training.terminal import counting, say
 
 
 def check_compatible(config: TrainConfig) -> None:

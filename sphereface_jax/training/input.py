@@ -1,5 +1,6 @@
 """The data of a run, as its config names it."""
 
+import dataclasses
 from typing import Any
 
 from sphereface_jax.data.open import open_source
@@ -9,19 +10,9 @@ from sphereface_jax.training.config import DataConfig, TrainConfig
 
 
 def face_transform(config: DataConfig) -> FaceTransform:
-    """Returns crop, colour order and augmentation."""
-    return FaceTransform(
-        image_size=config.image_size,
-        color_order=config.color_order,
-        resize=config.resize,
-        mirror=config.mirror,
-        shift=config.shift,
-        crop=config.crop,
-        low_resolution=config.low_resolution,
-        blur=config.blur,
-        photometric=config.photometric,
-        cutout=config.cutout,
-    )
+    """Returns crop, colour order and augmentation: the fields of the same names."""
+    names = (field.name for field in dataclasses.fields(FaceTransform))
+    return FaceTransform(**{name: getattr(config, name) for name in names})
 
 
 def open_training_data(config: TrainConfig) -> tuple[FaceSource, FaceSource | None]:

@@ -21,6 +21,7 @@ import numpy as np
 import optax
 from rich.console import Console
 
+from sphereface_jax._console import say, say_found, warn
 from sphereface_jax.compilation import run_arithmetic
 from sphereface_jax.data.files import AtomicFile
 from sphereface_jax.data.finder import passed_over_table
@@ -47,7 +48,6 @@ from sphereface_jax.training.saved_run import (
     start_from,
 )
 from sphereface_jax.training.state import NonFiniteLossError, TrainState
-from sphereface_jax.training.terminal import say, say_found, warn
 from sphereface_jax.training.trainer import Trainer, make_trainer
 from sphereface_jax.training.validation import Validator
 

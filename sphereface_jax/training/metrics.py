@@ -22,6 +22,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 
+from sphereface_jax._console import progress_bar, say, warn
 from sphereface_jax.training.config import TrainConfig
 from sphereface_jax.training.distributed import is_main
 from sphereface_jax.training.objective import Objective
@@ -30,7 +31,6 @@ from sphereface_jax.training.partial_fc import make_sampler
 from sphereface_jax.training.run_folder import RunFolder, read_records
 from sphereface_jax.training.state import NonFiniteLossError
 from sphereface_jax.training.step import pop_collapse
-from sphereface_jax.training.terminal import progress_bar, say, warn
 
 
 class MetricWriter(Protocol):
