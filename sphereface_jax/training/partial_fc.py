@@ -20,7 +20,7 @@ from sphereface_jax.training.state import TrainState, padded_classes
 
 @dataclass(frozen=True)
 class StepClasses:
-    """What a step sees of the classes.
+    """What a step sees of the classes: all of them, or a sample.
 
     Attributes:
       prototypes: their rows.
@@ -30,6 +30,9 @@ class StepClasses:
       class_margins: of each row, for a loss that takes them; else None.
       frozen_prototypes: an older network's rows for the same classes, or None.
       num_classes: how many of the rows are classes.
+      sampler: took the rows; None: they are all.
+      sample: which they are, likewise.
+      coast: whether the rows that are not drawn go on by their decay and momentum.
     """
 
     prototypes: jax.Array
@@ -39,10 +42,17 @@ class StepClasses:
     class_margins: jax.Array | None
     frozen_prototypes: jax.Array | None
     num_classes: int
+    sampler: Sampler | None = None
+    sample: Sample | None = None
+    coast: bool = False
 
     def numbers(self, rows: jax.Array) -> jax.Array:
         """Returns which classes these rows [B] are; −1 stays −1."""
-        return rows
+        if self.sampler is None or self.sample is None:
+            return rows
+        first = jnp.arange(self.sampler.shards)[:, None] * self.sampler.rows_per_shard
+        drawn = (self.sample.rows + first).reshape(-1)
+        return jnp.where(rows < 0, -1, drawn[rows]).astype(rows.dtype)
 
     def to_update(self, state: TrainState, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The rows that the optimiser updates, and their gradient.
@@ -54,8 +64,10 @@ class StepClasses:
         Returns:
           Rows and gradient, of one shape.
         """
-        del state
-        return self.prototypes, gradient
+        if self.sampler is None or self.sample is None or not self.coast:
+            return self.prototypes, gradient
+        zeros = jnp.zeros_like(state.prototypes)
+        return state.prototypes, self.sampler.put(self.sample, zeros, gradient)
 
     def put_back(
         self, state: TrainState, prototypes: jax.Array, opt_state: optax.OptState
@@ -70,48 +82,12 @@ class StepClasses:
         Returns:
           Both, of the shapes in the state.
         """
-        del state
-        return prototypes, opt_state
-
-
-@dataclass(frozen=True)
-class SampledClasses(StepClasses):
-    """A sample of them.
-
-    Attributes:
-      sampler: took the rows.
-      sample: which they are.
-      coast: whether the rows that are not drawn go on by their decay and momentum.
-    """
-
-    sampler: Sampler
-    sample: Sample
-    coast: bool
-
-    def numbers(self, rows: jax.Array) -> jax.Array:
-        """Returns which classes these rows [B] are; −1 stays −1."""
-        first = jnp.arange(self.sampler.shards)[:, None] * self.sampler.rows_per_shard
-        drawn = (self.sample.rows + first).reshape(-1)
-        return jnp.where(rows < 0, -1, drawn[rows]).astype(rows.dtype)
-
-    def to_update(self, state: TrainState, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Returns the rows that the optimiser updates, and their gradient."""
-        if not self.coast:
-            return self.prototypes, gradient
-        zeros = jnp.zeros_like(state.prototypes)
-        return state.prototypes, self.sampler.put(self.sample, zeros, gradient)
-
-    def put_back(
-        self, state: TrainState, prototypes: jax.Array, opt_state: optax.OptState
-    ) -> tuple[jax.Array, optax.OptState]:
-        """Returns all prototypes and the optimiser's whole state, given what became of these."""
-        if self.coast:
+        sampler, sample, shape = self.sampler, self.sample, state.prototypes.shape
+        if sampler is None or sample is None or self.coast:
             return prototypes, opt_state
-        shape = state.prototypes.shape
 
         def put(whole: jax.Array, drawn: jax.Array) -> jax.Array:
-            is_by_row = jnp.shape(whole) == shape
-            return self.sampler.put(self.sample, whole, drawn) if is_by_row else drawn
+            return sampler.put(sample, whole, drawn) if jnp.shape(whole) == shape else drawn
 
         whole = state.prototypes, state.opt_state["prototypes"]
         return jax.tree.map(put, whole, (prototypes, opt_state))
@@ -171,7 +147,7 @@ def choose_classes(state: TrainState, labels: jax.Array, objective: Objective) -
         return sampler.take(sample, leaf) if jnp.shape(leaf) == prototypes.shape else leaf
 
     coast = objective.config.sampling == "partial_fc_v2"
-    return SampledClasses(
+    return StepClasses(
         prototypes=take(prototypes),
         opt_state=opt_state if coast else jax.tree.map(take, opt_state),
         labels=sample.labels,

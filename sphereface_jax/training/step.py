@@ -170,7 +170,7 @@ def compile_train_step(
     )
 
 
-class BatchGradient(NamedTuple):
+class _BatchGradient(NamedTuple):
     """What a step learns from its batch.
 
     Attributes:
@@ -188,7 +188,7 @@ class BatchGradient(NamedTuple):
     model_state: nnx.State
 
 
-Gradient = Callable[[dict[str, Any], TrainState, StepClasses, jax.Array], BatchGradient]
+_Gradient = Callable[[dict[str, Any], TrainState, StepClasses, jax.Array], _BatchGradient]
 
 
 def _make_gradient(
@@ -200,8 +200,8 @@ def _make_gradient(
     tuning: FineTuning,
     per_example: bool,
     mesh: Mesh | None,
-) -> Gradient:
-    """Makes the function (trained, state, classes, images) -> BatchGradient.
+) -> _Gradient:
+    """Makes the function (trained, state, classes, images) -> _BatchGradient.
 
     What is trained is a dictionary of parts, by which the gradient is taken. On a mesh the function
     says where the network ends and where its gradient is whole. Left to itself, XLA takes the cuts
@@ -213,7 +213,7 @@ def _make_gradient(
 
     def mean_loss(
         trained: dict[str, Any], state: TrainState, classes: StepClasses, images: jax.Array
-    ) -> tuple[jax.Array, BatchGradient]:
+    ) -> tuple[jax.Array, _BatchGradient]:
         model = nnx.merge(graph, tuning.hold(trained["params"]), state.model_state, copy=True)
         model.train()
         pixels = normalize_pixels(images, mean=pixel_mean, divisor=pixel_divisor)
@@ -241,20 +241,20 @@ def _make_gradient(
         metrics |= collapse_metrics(jax.lax.stop_gradient(embeddings), classes.labels)
         model_state = tuning.keep(nnx.state(model, nnx.Not(nnx.Param)), state.model_state)
         examples = found._replace(other_class=classes.numbers(found.other_class))
-        return loss, BatchGradient(
+        return loss, _BatchGradient(
             {}, metrics, examples if per_example else None, loss_state, model_state
         )
 
     def gradient(
         trained: dict[str, Any], state: TrainState, classes: StepClasses, images: jax.Array
-    ) -> BatchGradient:
+    ) -> _BatchGradient:
         by, rest = jax.grad(mean_loss, has_aux=True)(trained, state, classes, images)
         return rest._replace(by=by | {"params": place(by["params"], replicated)})
 
     return gradient
 
 
-def _accumulated(gradient: Gradient, parts: int, *, unroll: bool) -> Gradient:
+def _accumulated(gradient: _Gradient, parts: int, *, unroll: bool) -> _Gradient:
     """Returns the same gradient, accumulated over `parts` equal parts of a batch.
 
     Part i holds the examples i, i + parts, i + 2 · parts, ...: every device has its part of each,
@@ -269,7 +269,7 @@ def _accumulated(gradient: Gradient, parts: int, *, unroll: bool) -> Gradient:
 
     def gathered(
         trained: dict[str, Any], state: TrainState, classes: StepClasses, images: jax.Array
-    ) -> BatchGradient:
+    ) -> _BatchGradient:
         def add(total: Any, part: tuple[jax.Array, ...]) -> tuple[Any, Any]:
             images, labels, keys = part
             part_classes = dataclasses.replace(classes, labels=labels, keys=keys)
@@ -279,7 +279,7 @@ def _accumulated(gradient: Gradient, parts: int, *, unroll: bool) -> Gradient:
         start = jax.tree.map(jnp.zeros_like, trained)
         parts_of = cut(images), cut(classes.labels), cut(classes.keys)
         total, (metrics, examples) = jax.lax.scan(add, start, parts_of, unroll=unroll)
-        return BatchGradient(
+        return _BatchGradient(
             by=jax.tree.map(lambda leaf: leaf / parts, total),
             metrics=jax.tree.map(jnp.mean, metrics),
             examples=jax.tree.map(lambda values: values.T.reshape(-1), examples),
