@@ -51,7 +51,13 @@ def assert_alike(run: Path, theirs: np.ndarray, images: np.ndarray | None = None
 
 
 def torch_file(
-    path: Path, network: Any, *, folded: bool, size: tuple[int, int] = SIZE, batch_free: bool = True
+    path: Path,
+    network: Any,
+    *,
+    folded: bool,
+    size: tuple[int, int] = SIZE,
+    batch_free: bool = True,
+    opset: int | None = None,
 ) -> np.ndarray:
     """Writes a network by torch.onnx and returns its embeddings of `faces`."""
     import torch
@@ -71,6 +77,7 @@ def torch_file(
             dynamic_axes={"x": {0: "n"}, "y": {0: "n"}} if batch_free else None,
             training=mode.EVAL if folded else mode.PRESERVE,
             do_constant_folding=folded,
+            opset_version=opset,
         )
     path.write_bytes(content.getvalue())
     with torch.no_grad():
@@ -94,6 +101,11 @@ def build(arch: str, channels: tuple[int, ...] = CHANNELS, dim: int = DIM, side:
         )
     elif kind.startswith("iresnet"):
         made = networks.IResNet(int(kind[7:]), *plan)
+    elif kind == "ir50":
+        made = networks.AdaFaceIr(50, *plan)
+    elif kind == "vit":
+        width = channels[-1] // 2 if variant == "t" else channels[-1]
+        made = networks.VisionTransformer(12, width, dim, (16 * side, 16 * side), written_out=True)
     elif kind == "sphere20a":
         made = networks.Sphere20a(*plan)
     else:
@@ -104,7 +116,7 @@ def build(arch: str, channels: tuple[int, ...] = CHANNELS, dim: int = DIM, side:
 
 
 ARCHITECTURES = [
-    *("iresnet18", "iresnet50", "iresnet100", "iresnet200", "mobilefacenet"),
+    *("iresnet18", "iresnet50", "iresnet100", "iresnet200", "ir50", "vit_t", "mobilefacenet"),
     *("mobilefacenet_classic", "mobilefacenet_large", "mobilefacenet_foamliu"),
     *("sphere20a", "sfnet20", "sfnet20_bn", "sfnet20_deprecated"),
 ]
@@ -116,8 +128,8 @@ def check_torch(arch: str, folded: bool, tmp_path: Path, network: Any, size: int
     theirs = torch_file(path, network, folded=folded, size=(size, size))
     assert call("import", path, "--out", run, *PIXELS) == 0
     config = read_config(run)
-    has_norm = not arch.startswith("sphere") and arch not in ("sfnet20", "sfnet20_deprecated")
-    assert (config.model.name, config.model.folded) == (arch, folded and has_norm)
+    folds = not arch.startswith(("sphere", "vit")) and arch not in ("sfnet20", "sfnet20_deprecated")
+    assert (config.model.name, config.model.folded) == (arch, folded and folds)
     assert_alike(run, theirs, faces(size=(size, size)))
 
 
@@ -135,7 +147,7 @@ def test_what_torch_exports_comes_back(arch: str, folded: bool, tmp_path: Path) 
 
 @pytest.mark.parity_full
 @pytest.mark.parametrize("folded", [False, True])
-@pytest.mark.parametrize("arch", ARCHITECTURES[:8])
+@pytest.mark.parametrize("arch", [*ARCHITECTURES[:10], "vit_s"])
 def test_so_it_does_at_full_width(arch: str, folded: bool, tmp_path: Path) -> None:
     network = build(arch, (64, 128, 256, 512), 512, 7)
     check_torch(arch, folded, tmp_path, network, 112)

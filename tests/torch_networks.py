@@ -245,13 +245,23 @@ class FoamliuMobileFaceNet(nn.Module):
 
 
 class Attention(nn.Module):
-    def __init__(self, width, heads):
+    """Of one call, or written out as in InsightFace."""
+
+    def __init__(self, width, heads, written_out):
         super().__init__()
-        self.heads = heads
+        self.heads, self.written_out = heads, written_out
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.proj = nn.Linear(width, width)
 
     def forward(self, x):
+        if self.written_out:
+            batch, tokens, width = x.shape
+            parts = self.qkv(x).reshape(batch, tokens, 3, self.heads, width // self.heads)
+            parts = parts.permute(2, 0, 3, 1, 4)
+            q, k, v = parts[0], parts[1], parts[2]
+            similarity = (q @ k.transpose(-2, -1)) * (width // self.heads) ** -0.5
+            mixed = similarity.softmax(-1) @ v
+            return self.proj(mixed.transpose(1, 2).reshape(batch, tokens, width))
         parts = self.qkv(x).chunk(3, dim=-1)
         q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
         mixed = nn.functional.scaled_dot_product_attention(q, k, v)
@@ -259,9 +269,9 @@ class Attention(nn.Module):
 
 
 class VitBlock(nn.Module):
-    def __init__(self, width, heads):
+    def __init__(self, width, heads, written_out):
         super().__init__()
-        self.norm1, self.attn = nn.LayerNorm(width), Attention(width, heads)
+        self.norm1, self.attn = nn.LayerNorm(width), Attention(width, heads, written_out)
         self.norm2, self.mlp = nn.LayerNorm(width), nn.Module()
         self.mlp.fc1, self.mlp.fc2 = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
 
@@ -271,14 +281,14 @@ class VitBlock(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    def __init__(self, depth, width, dim, size):
+    def __init__(self, depth, width, dim, size, written_out=False):
         super().__init__()
         tokens = (size[0] // 9) * (size[1] // 9)
         self.pos_embed = nn.Parameter(torch.randn(1, tokens, width))
         self.mask_token = nn.Parameter(torch.randn(1, 1, width))
         self.patch_embed = nn.Module()
         self.patch_embed.proj = nn.Conv2d(3, width, 9, 9)
-        self.blocks = nn.Sequential(*(VitBlock(width, 8) for _ in range(depth)))
+        self.blocks = nn.Sequential(*(VitBlock(width, 8, written_out) for _ in range(depth)))
         self.norm = nn.LayerNorm(width)
         self.feature = nn.Sequential(
             nn.Linear(tokens * width, width, bias=False),

@@ -25,7 +25,7 @@ _MOST_FOLDED = 2**27  # numbers of a constant that is computed
 _NCHW = (0, 1, 2, 3)
 # What attributes that mean nothing lead to.
 _MISFITS = (LookupError, TypeError, AttributeError, ArithmeticError, StopIteration, AssertionError)
-_TERMS = ("Conv", "PRelu", "Relu", "Add")  # that are operators of ONNX too
+_TERMS = ("Conv", "PRelu", "Relu", "Add", "MatMul", "Softmax")  # that are operators of ONNX too
 OTHER_FORM = " in another form"
 """What is said of an operator that is known, with sizes or attributes that no network here has."""
 
@@ -101,27 +101,28 @@ class Chart:
         return [step for step in self.steps if value in step.inputs]
 
 
-def chart_of(file: OnnxFile, image_size: tuple[int, int]) -> Chart:
+def chart_of(file: OnnxFile, image_size: tuple[int, int], builder: type["Builder"]) -> Chart:
     """Rewrites a graph.
 
     Args:
       file: the graph.
       image_size: height and width where the file leaves them open.
+      builder: what knows the nodes of such a graph.
 
     Raises:
       ValueError: the graph is not whole.
     """
-    builder = _Builder(file, image_size)
+    made = builder(file, image_size)
     for node in file.nodes:
         try:
-            builder.add(node)
+            made.add(node)
         except _MISFITS as error:
             raise ValueError(
                 f"node {node.name}: expected attributes and shapes that {node.kind} takes, found "
                 f"{' '.join(str(error).split()) or type(error).__name__}"
             ) from None
-    output = builder.view(file.output, "the graph's output").value
-    return _merged(_used(Chart(builder.steps, builder.shapes, file.input, output)))
+    output = made.view(file.output, "the graph's output").value
+    return _merged(_used(Chart(made.steps, made.shapes, file.input, output)))
 
 
 def _used(chart: Chart) -> Chart:
@@ -147,7 +148,7 @@ def _merged(chart: Chart) -> Chart:
         if (
             step.kind == "Affine"
             and before is not None
-            and before.kind in ("Conv", "Linear", "Affine")
+            and before.kind in ("Conv", "Linear", "Affine", "LayerNorm")
             and readers[step.inputs[0]] == 1
             and step.inputs[0] != chart.output
         ):
@@ -163,7 +164,7 @@ def _merged(chart: Chart) -> Chart:
 def scale_layer(step: Step, scale: np.ndarray, shift: np.ndarray) -> None:
     """Multiplies what a step makes by scale and adds shift, each a channel."""
     data = step.data
-    if step.kind == "Affine":
+    if step.kind in ("Affine", "LayerNorm"):
         data["scale"], data["shift"] = data["scale"] * scale, data["shift"] * scale + shift
         return
     kernel = np.asarray(data["kernel"], np.float64)
@@ -171,8 +172,13 @@ def scale_layer(step: Step, scale: np.ndarray, shift: np.ndarray) -> None:
     data["bias"] = (0 if data["bias"] is None else data["bias"]) * scale + shift
 
 
-class _Builder:
-    """Steps under way."""
+class Builder:
+    """Steps under way.
+
+    Args:
+      file: the graph.
+      image_size: height and width where the file leaves them open.
+    """
 
     def __init__(self, file: OnnxFile, image_size: tuple[int, int]):
         self.steps: list[Step] = []
@@ -273,12 +279,16 @@ class _Builder:
         self._views[out] = _View(out, _seen(shape, axes), axes)
         return True
 
-    def _opaque(self, node: Node, views: Sequence[_View]) -> None:
+    def _opaque(self, node: Node, views: Sequence[Any]) -> None:
         data = {"node": node, "constants": self._constants}
         kind = node.kind + OTHER_FORM if node.kind in _TERMS else node.kind
         for out in node.outputs:
             self.steps.append(Step(kind, node.name, tuple(v.value for v in views), out, data))
-            self._views[out] = _View(out, None, None)
+            self._hide(out, out)
+
+    def _hide(self, name: str, value: str) -> None:
+        """Says that what the file calls by a name is a value, and not how it sees it."""
+        self._views[name] = _View(value, None, None)
 
     def _is_plain(self, view: _View) -> bool:
         return view.axes is not None and view.border == (0, 0)
@@ -324,19 +334,21 @@ class _Builder:
         return same and len(shapes) == 1 and None not in shapes and self._step("Add", node, views)
 
     def _norm(self, node: Node, view: _View) -> bool:
-        arrays = [self._argument(node, place) for place in range(1, 5)]
-        if any(array is None for array in arrays) or not self._is_plain(view):
+        if not self._is_plain(view):
             return False
         assert view.axes is not None
-        if view.axes[1] != 1 or node.attributes.get("training_mode", 0):
-            return False
-        count = self.shapes[view.value][1]
-        if any(array.shape != (count,) for array in arrays):
-            return False
-        scale, bias, mean, var = arrays
+        numbers = self._statistics(node, self.shapes[view.value][1])
+        return view.axes[1] == 1 and bool(numbers) and self._step("Norm", node, [view], **numbers)
+
+    def _statistics(self, node: Node, count: int) -> dict[str, Any]:
+        """What a normalisation of this many channels holds; nothing where it is another."""
+        arrays = [self._argument(node, place) for place in range(1, 5)]
+        fits = all(array is not None and array.shape == (count,) for array in arrays)
+        if not fits or node.attributes.get("training_mode", 0):
+            return {}
+        names = ("scale", "bias", "mean", "var")
         epsilon = node.attributes.get("epsilon", 1e-5)
-        numbers = {"scale": scale, "bias": bias, "mean": mean, "var": var, "epsilon": epsilon}
-        return self._step("Norm", node, [view], **numbers)
+        return {**dict(zip(names, arrays, strict=True)), "epsilon": epsilon}
 
     def _prelu(self, node: Node, view: _View) -> bool:
         if node.kind == "LeakyRelu":
@@ -347,17 +359,19 @@ class _Builder:
         return numbers is not None and self._step("PRelu", node, [view], slope=numbers)
 
     def _clip(self, node: Node, view: _View) -> bool:
+        kind = self._clip_kind(node)
+        return bool(kind) and self._is_plain(view) and self._step(kind, node, [view])
+
+    def _clip_kind(self, node: Node) -> str:
         low, high = 0.0, math.inf
         if node.kind == "Clip":
             low, high = (
                 default if (bound := self._argument(node, place, name)) is None else float(bound)
                 for place, name, default in ((1, "min", -math.inf), (2, "max", math.inf))
             )
-        if low != 0 or not self._is_plain(view):
-            return False
         # The largest float stands for no bound in some files.
         kind = {6.0: "Relu6"}.get(high, "Relu" if high > 1e38 else "")
-        return bool(kind) and self._step(kind, node, [view])
+        return kind if low == 0 else ""
 
     def _subsample(self, node: Node, view: _View) -> bool:
         """The maximum over one pixel, which leaves pixels out or is nothing."""
@@ -502,21 +516,9 @@ class _Builder:
         )
 
     def _linear(self, node: Node, view: _View) -> bool:
-        kernel, bias = self._argument(node, 1), None
-        if kernel is None or kernel.ndim != 2 or view.shape is None or len(view.shape) != 2:
+        kernel, bias = self._product(node)
+        if kernel is None or view.shape is None or len(view.shape) != 2:
             return False
-        if node.kind == "Gemm":
-            attributes = node.attributes
-            if attributes.get("transA", 0):
-                return False
-            kernel = kernel.T if attributes.get("transB", 0) else kernel
-            kernel = kernel * np.float32(attributes.get("alpha", 1.0))
-            if len(node.inputs) > 2 and node.inputs[2]:
-                bias = self._argument(node, 2)
-                if bias is None or bias.size not in (1, kernel.shape[1]):
-                    return False
-                bias = np.broadcast_to(bias.reshape(-1), kernel.shape[1])
-                bias = bias * np.float32(attributes.get("beta", 1.0))
         if kernel.shape[0] != view.shape[1]:
             return False
         shape = (view.shape[0], kernel.shape[1])
@@ -524,6 +526,23 @@ class _Builder:
         return self._step(
             "Linear", node, [view], shape=shape, axes=(0, 1), kernel=kernel, bias=bias, order=order
         )
+
+    def _product(self, node: Node) -> tuple[Any, Any]:
+        """The matrix that MatMul or Gemm multiplies with, and the bias; (None, None) if another."""
+        kernel, bias = self._argument(node, 1), None
+        attributes = node.attributes
+        if kernel is None or kernel.ndim != 2 or attributes.get("transA", 0):
+            return None, None
+        if node.kind == "Gemm":
+            kernel = kernel.T if attributes.get("transB", 0) else kernel
+            kernel = kernel * np.float32(attributes.get("alpha", 1.0))
+            if len(node.inputs) > 2 and node.inputs[2]:
+                bias = self._argument(node, 2)
+                if bias is None or bias.size not in (1, kernel.shape[1]):
+                    return None, None
+                bias = np.broadcast_to(bias.reshape(-1), kernel.shape[1])
+                bias = bias * np.float32(attributes.get("beta", 1.0))
+        return kernel, bias
 
     def _slice(self, node: Node, view: _View) -> bool:
         starts, ends = self._argument(node, 1, "starts"), self._argument(node, 2, "ends")
@@ -593,7 +612,7 @@ def _check_size(node: Node, arrays: Sequence[Any]) -> None:
       ValueError: the result would be large.
     """
     shapes = [array.shape for array in arrays if array is not None]
-    if node.kind in ("Add", "Sub", "Mul", "Div", "Pow"):
+    if node.kind in ("Add", "Sub", "Mul", "Div", "Pow", "Mod"):
         count = math.prod(np.broadcast_shapes(*shapes))
     elif node.kind == "Gather":
         count = math.prod(shapes[0]) // max(shapes[0][node.attributes.get("axis", 0)], 1)
@@ -665,6 +684,7 @@ _FOLDED: dict[str, Callable[..., Any]] = {
     "Mul": lambda attributes, x, y: x * y,
     "Div": lambda attributes, x, y: x // y if x.dtype.kind == "i" else x / y,
     "Pow": lambda attributes, x, y: x**y,
+    "Mod": lambda attributes, x, y: np.fmod(x, y) if attributes.get("fmod") else x % y,
     "Neg": lambda attributes, x: -x,
     "Sqrt": lambda attributes, x: np.sqrt(x),
     "Reciprocal": lambda attributes, x: 1 / x,

@@ -88,6 +88,8 @@ class Graph:
         if isinstance(layer, Bias):
             if layer.bias is not None:
                 before = self.nodes[-1]
+                if before.op_type == "MatMul":
+                    return self.shift(layer.bias, x)
                 assert before.output[0] == x
                 assert len(before.input) == 2
                 before.input.append(self._variable(layer.bias))

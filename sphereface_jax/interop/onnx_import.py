@@ -18,9 +18,17 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from sphereface_jax.interop.onnx_chart import OTHER_FORM, Chart, Step, chart_of, scale_layer
+from sphereface_jax.interop.onnx_chart import (
+    OTHER_FORM,
+    Builder,
+    Chart,
+    Step,
+    chart_of,
+    scale_layer,
+)
 from sphereface_jax.interop.onnx_file import OnnxFile
 from sphereface_jax.interop.onnx_graph import emit
+from sphereface_jax.interop.onnx_tokens import Axis, Part, TokenBuilder, View, joined, whole
 from sphereface_jax.models import MODELS
 from sphereface_jax.models.iresnet import UNITS as IRESNET_UNITS
 from sphereface_jax.models.iresnet import IResNet
@@ -28,9 +36,11 @@ from sphereface_jax.models.layers import BatchNorm, Bias, PReLU
 from sphereface_jax.models.mobilefacenet import MobileFaceNet
 from sphereface_jax.models.sfnet import SFNet
 from sphereface_jax.models.spherenet import SphereNet
+from sphereface_jax.models.vit import VisionTransformer
 
 _OWN_PRODUCER = "sphereface_jax"
 _LAYERS = ("Conv", "Linear")
+_USUAL_WIDTH = 512
 _MOST_EPSILON = 1e-3  # of a division by a length
 
 Channels = tuple[int, int, int, int]
@@ -119,6 +129,8 @@ class Reader:
     weights: list[tuple[Any, Callable[[], Any]]] = field(default_factory=list)
     folded: int = 0
     kept: int = 0
+    # What a linear layer reads, where that is not the channels of tokens.
+    _reads: dict[str, Axis] = field(default_factory=dict)
     # What a layer without a bias made, until a normalisation accounts for the file's bias.
     _made: dict[str, Step] = field(default_factory=dict)
 
@@ -295,6 +307,97 @@ class Reader:
         step = self._find("Add", x, lambda step: sorted(step.inputs) == sorted((x, y)), "their Add")
         return step.output
 
+    # Of a vision transformer.
+
+    def tokens(self, x: str) -> str:
+        """From an image to tokens, which are the same value in a chart."""
+        return x
+
+    def shift(self, variable: nnx.Variable, x: str) -> str:
+        """The sum of tokens and positions."""
+        _, tokens, channels = variable.shape
+        expected = f"the sum with {tokens} positions of {channels} channels"
+        shape = (tokens, channels)
+        step = self._find("Shift", x, lambda step: step.data["array"].shape == shape, expected)
+        self.weights.append((variable, lambda: step.data["array"][None]))
+        return step.output
+
+    def dense(self, layer: nnx.Linear, x: str) -> str:
+        """A linear layer of tokens, or of what `flatten` and `attention` made."""
+        shape = layer.kernel.shape
+        reads = self._reads.get(x, whole("c", shape[0]))
+        step = self._find(
+            "Linear",
+            x,
+            lambda step: step.data["kernel"].shape == shape and step.data["reads"] == reads,
+            "Linear of {} to {}".format(*shape),
+        )
+        return self._layer(layer, step, np.asarray)
+
+    def layer_norm(self, layer: nnx.LayerNorm, x: str) -> str:
+        """Normalisation of each token."""
+        step = self._find(
+            "LayerNorm",
+            x,
+            lambda step: np.isclose(step.data["epsilon"], layer.epsilon, rtol=1e-3, atol=0),
+            f"normalisation of each token, with {layer.epsilon:g} beside the variance",
+        )
+        self.weights.append((layer.scale, lambda: step.data["scale"]))
+        self.weights.append((layer.bias, lambda: step.data["shift"]))
+        return step.output
+
+    def attention(self, qkv: str, *, heads: int, width: int) -> str:
+        """softmax(q kᵀ / √d) v of tokens [N, T, 3 width], heads side by side in each third."""
+        (batch, count, _), depth = self.chart.shapes[qkv], width // heads
+        tokens, inner = whole("t", count), whole("c", depth)
+        images, of_heads = Part("n", 1, batch), Part("c", depth, heads)
+        apart = joined(images, of_heads)
+        scale = depth**-0.5
+        scores = self._find(
+            "MatMul",
+            qkv,
+            lambda step: (
+                list(map(_matrix, step.data["views"]))
+                == [(qkv, apart, tokens, inner, 0), (qkv, apart, inner, tokens, width)]
+            ),
+            f"queries by keys, in {heads} heads of {depth} channels",
+        )
+        factors = [view.scale for view in scores.data["views"]]
+        softmax = self._find(
+            "Softmax",
+            scores.output,
+            lambda step: np.isclose(
+                np.prod(factors) * step.data["views"][0].scale, scale, rtol=1e-4, atol=0
+            ),
+            f"Softmax of them times {scale:g}",
+        )
+        weights = (softmax.output, joined(images, Part("c", 1, heads)), tokens, whole("t'", count))
+        mixed = self._find(
+            "MatMul",
+            softmax.output,
+            lambda step: (
+                list(map(_matrix, step.data["views"]))
+                == [(*weights, 0), (qkv, apart, tokens, inner, 2 * width)]
+                and all(view.scale == 1 for view in step.data["views"])
+            ),
+            "the product with the values",
+        )
+        self._reads[mixed.output] = joined(Part("c", 1, heads), Part("c'", 1, depth))
+        return mixed.output
+
+    def flatten(self, x: str) -> str:
+        """All tokens as one."""
+        _, tokens, channels = self.chart.shapes[x]
+        self._reads[x] = (*whole("t", tokens), *whole("c", channels))
+        return x
+
+
+def _matrix(view: View) -> tuple[str, Axis, Axis, Axis, int]:
+    """What MatMul reads of a value: its batch, rows and columns, and where its channels start."""
+    batch = joined(*(part for axis in view.axes[:-2] for part in axis))
+    start = sum(view.starts.values())  # of channels, as all other axes are read whole
+    return view.value, batch, view.axes[-2], view.axes[-1], start
+
 
 def _bias(layer: Step) -> np.ndarray:
     """That of a layer, zeros where it has none."""
@@ -306,9 +409,9 @@ def _bias(layer: Step) -> np.ndarray:
 def recognise(
     file: OnnxFile, *, arch: str = "", image_size: tuple[int, int] | None = None
 ) -> Recognised:
-    """Finds the network that a file is, of those of `MODELS` that convolve, and takes its weights.
+    """Finds the network of `MODELS` that a file is, and takes its weights.
 
-    Where several are the same function, it is the first of them.
+    Where several are the same function, it is the first of them, or the first of the usual width.
 
     Args:
       file: the graph.
@@ -319,35 +422,43 @@ def recognise(
       ValueError: it is none; the message names where it departs from the network that it follows
         longest.
     """
-    chart = chart_of(file, image_size or (112, 112))
+    has_tokens = any(node.kind in ("Softmax", "Attention") for node in file.nodes)
+    builder = TokenBuilder if has_tokens else Builder
+    chart = chart_of(file, image_size or (112, 112), builder)
     front = _front(chart)
     convolutions = [step for step in chart.steps if step.kind == "Conv"]
     layers = [step for step in chart.steps if step.kind in _LAYERS]
     # A file without a linear layer has it as a convolution of what is left of the image.
     count = len(layers) - 1
+    candidates = {}
+    for name in _candidates(count, arch, of_tokens=len(convolutions) == 1):
+        build = MODELS[name]
+        candidates[name] = _FAMILIES[build.func].channels(convolutions, **build.keywords)
     departures: list[tuple[str, Departure]] = []
-    for name in _candidates(count, arch):
+    for name in sorted(candidates, key=lambda name: (candidates[name] or (0,))[-1] != _USUAL_WIDTH):
+        channels = candidates[name]
         try:
-            strided = [step for step in convolutions if _halves(step)]
-            if len(strided) != 4:
-                raise _without_stages(chart, len(strided))
-            channels = _FAMILIES[MODELS[name].func].channels(strided, convolutions)
-            return _match(file, chart, front, name, channels, chart.shapes[layers[-1].output][1])
+            if channels is None:
+                raise _without_stages(chart, convolutions, MODELS[name].func)
+            kernel = layers[-1].data["kernel"]
+            dim = kernel.shape[0 if layers[-1].kind == "Conv" else 1]
+            return _match(file, chart, front, name, channels, dim)
         except Departure as departure:
             departures.append((name, departure))
     name, furthest = max(departures, key=lambda found: found[1].taken)
     raise ValueError(f"as {name}, {furthest.taken} of its {len(chart.steps)} steps fit; {furthest}")
 
 
-def _without_stages(chart: Chart, count: int) -> Departure:
+def _without_stages(chart: Chart, convolutions: Sequence[Step], family: Any) -> Departure:
     """Says why a graph is none of the networks here: what it has that they have not."""
     others = [str(step) for step in chart.steps if "node" in step.data]
     rest = f", and {others[0]}" if others else ""
-    return Departure(
-        "expected four 3×3 convolutions of stride 2, as the networks here have, found "
-        f"{count}{rest}",
-        0,
-    )
+    if family is VisionTransformer:
+        expected, found = "one convolution, of patches", len(convolutions)
+    else:
+        expected = "four 3×3 convolutions of stride 2, as the networks here have"
+        found = len(list(filter(_halves, convolutions)))
+    return Departure(f"expected {expected}, found {found}{rest}", 0)
 
 
 def _match(
@@ -372,6 +483,8 @@ def _match(
         steps = [replace(step, data=dict(step.data)) for step in chart.steps]
         copy = replace(chart, steps=steps)
         reader, normalized = _walk(model, copy, _front(copy))
+    if isinstance(model, VisionTransformer):  # training alone reads it, and no graph has it
+        model.mask_token.set_value(jnp.zeros(model.mask_token.shape))
     for variable, value in reader.weights:
         variable.set_value(_checked(value(), variable))
     return Recognised(
@@ -487,32 +600,43 @@ class _Family:
     """What a class of networks shows of itself in a graph.
 
     Attributes:
-      count: how many convolutions it has, of the options of its entry in `MODELS`.
-      channels: its option of that name, of the convolutions of stride 2 and of all of them.
+      count: how many layers it has before the last, of the options of its entry in `MODELS`.
+      channels: its option of that name, of the convolutions of a graph and the options of its
+        entry; None where a graph has too many or too few.
     """
 
     count: Callable[..., int]
-    channels: Callable[[Sequence[Step], Sequence[Step]], Channels]
+    channels: Callable[..., Channels | None]
 
 
 def _halves(step: Step) -> bool:
     return step.data["stride"] == 2 and step.data["kernel"].shape[2:] == (3, 3)
 
 
-def _outputs(strided: Sequence[Step]) -> Channels:
-    first, second, third, fourth = (step.data["kernel"].shape[0] for step in strided)
+def _stages(convolutions: Sequence[Step], **others: Any) -> Channels | None:
+    strided = [step.data["kernel"].shape[0] for step in convolutions if _halves(step)]
+    if len(strided) != 4:
+        return None
+    first, second, third, fourth = strided
     return first, second, third, fourth
 
 
-def _stages(strided: Sequence[Step], convolutions: Sequence[Step]) -> Channels:
-    return _outputs(strided)
-
-
-def _mobile_channels(strided: Sequence[Step], convolutions: Sequence[Step]) -> Channels:
+def _mobile_channels(convolutions: Sequence[Step], **others: Any) -> Channels | None:
     """Groups of the second layer, then the inner channels at each halving."""
-    _, second, third, widest = _outputs(strided)
+    channels = _stages(convolutions)
+    if channels is None:
+        return None
     groups = convolutions[1].data["groups"]
-    return 64 if groups == 1 else groups, second, third, widest
+    return 64 if groups == 1 else groups, *channels[1:]
+
+
+def _token_channels(
+    convolutions: Sequence[Step], width: float = 1.0, **others: Any
+) -> Channels | None:
+    """The last alone counts."""
+    if len(convolutions) != 1:
+        return None
+    return 64, 128, 256, round(convolutions[0].data["kernel"].shape[0] / width)
 
 
 def _mobile_count(
@@ -529,25 +653,26 @@ _FAMILIES: dict[Any, _Family] = {
         lambda depth, ir=False: (4 if ir else 5) + 2 * sum(IRESNET_UNITS[depth]), _stages
     ),
     MobileFaceNet: _Family(_mobile_count, _mobile_channels),
+    VisionTransformer: _Family(lambda depth, **others: 4 * depth + 2, _token_channels),
 }
 
 
-def _candidates(count: int, arch: str) -> list[str]:
-    """The networks with this many convolutions; else that with the nearest number of each class."""
+def _candidates(count: int, arch: str, *, of_tokens: bool) -> list[str]:
+    """The networks with this many layers; else that with the nearest number of each class."""
     if arch:
-        if MODELS[arch].func not in _FAMILIES:
-            raise ValueError(f"--arch: expected a network that convolves, got {arch}")
         return [arch]
 
     def distance(name: str) -> int:
         build = MODELS[name]
         return abs(_FAMILIES[build.func].count(*build.args, **build.keywords) - count)
 
-    known = [name for name in MODELS if MODELS[name].func in _FAMILIES]
+    known = [name for name in MODELS if (MODELS[name].func is VisionTransformer) == of_tokens]
     exact = [name for name in known if distance(name) == 0]
     if exact:
         return exact
+    kinds = {MODELS[name].func for name in known}
     return [
         min((name for name in known if MODELS[name].func is kind), key=distance)
         for kind in _FAMILIES
+        if kind in kinds
     ]

@@ -82,5 +82,5 @@ MODELS: dict[str, functools.partial[Any]] = {
 }
 """Every backbone by the name that `--model.name` takes."""
 
-FOLDABLE = (SFNet, IResNet, MobileFaceNet)
+FOLDABLE = (SFNet, IResNet, MobileFaceNet, VisionTransformer)
 """The networks that take `folded`: biases in place of normalisations after a layer."""

@@ -178,12 +178,19 @@ class Bias(nnx.Module):
     Args:
       channels: of the last dimension.
       after_bias: the layer before has a bias itself, and this does nothing.
+      epsilon: of the normalisation whose place it takes.
       dtype: of the result.
     """
 
-    epsilon = 1e-5  # of the normalisation whose place it takes
-
-    def __init__(self, channels: int, *, after_bias: bool = False, dtype: jnp.dtype):
+    def __init__(
+        self,
+        channels: int,
+        *,
+        after_bias: bool = False,
+        epsilon: float = 1e-5,
+        dtype: jnp.dtype,
+    ):
+        self.epsilon = epsilon
         self.bias = None if after_bias else nnx.Param(jnp.zeros((channels,), jnp.float32))
         self.channels = channels
         self.dtype = dtype
@@ -199,6 +206,7 @@ def normalization(
     after_bias: bool = False,
     train_scale: bool = True,
     train_bias: bool = True,
+    epsilon: float = 1e-5,
     dtype: jnp.dtype,
     rngs: nnx.Rngs,
 ) -> BatchNorm | Bias:
@@ -210,6 +218,7 @@ def normalization(
       after_bias: the layer before has a bias itself; where folded, nothing is left then.
       train_scale: whether the scale is trained; else it stays 1. Of no effect where folded.
       train_bias: whether the bias is trained; else it stays 0. Of no effect where folded.
+      epsilon: added to the variance.
       dtype: of the result.
       rngs: for `BatchNorm`.
 
@@ -217,9 +226,14 @@ def normalization(
       The layer.
     """
     if folded:
-        return Bias(channels, after_bias=after_bias, dtype=dtype)
+        return Bias(channels, after_bias=after_bias, epsilon=epsilon, dtype=dtype)
     return BatchNorm(
-        channels, train_scale=train_scale, train_bias=train_bias, dtype=dtype, rngs=rngs
+        channels,
+        train_scale=train_scale,
+        train_bias=train_bias,
+        epsilon=epsilon,
+        dtype=dtype,
+        rngs=rngs,
     )
 
 

@@ -30,9 +30,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from sphereface_jax.models.layers import (
-    BatchNorm,
     Constant,
     convolution,
+    normalization,
     run_units,
     torch_linear,
 )
@@ -85,6 +85,8 @@ class VisionTransformer(nnx.Module):
       embedding_dim: the length of an embedding.
       image_size: height and width in pixels, (112, 112) in InsightFace.
       channels: the last one alone counts.
+      folded: the two batch normalisations are folded into the linear layers before them, and biases
+        stand in their place.
       remat: computes each block anew in the backward pass instead of keeping what is in it.
       dtype: of the linear layers; parameters are float32 and embeddings come back as float32.
       rngs: the keys of the initialisers.
@@ -101,6 +103,7 @@ class VisionTransformer(nnx.Module):
         embedding_dim: int = 512,
         image_size: tuple[int, int] = (112, 112),
         channels: Sequence[int] = (64, 128, 256, 512),
+        folded: bool = False,
         remat: bool = False,
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
@@ -118,7 +121,9 @@ class VisionTransformer(nnx.Module):
         linear = functools.partial(
             nnx.Linear, use_bias=False, kernel_init=small_normal, dtype=dtype, rngs=rngs
         )
-        norm = functools.partial(BatchNorm, epsilon=HEAD_EPSILON, dtype=dtype, rngs=rngs)
+        norm = functools.partial(
+            normalization, folded=folded, epsilon=HEAD_EPSILON, dtype=dtype, rngs=rngs
+        )
         self.patches = convolution(
             3,
             size,
