@@ -109,6 +109,9 @@ def chart_of(file: OnnxFile, image_size: tuple[int, int], builder: type["Builder
       image_size: height and width where the file leaves them open.
       builder: what knows the nodes of such a graph.
 
+    Returns:
+      The steps in their order, with the shapes of their values.
+
     Raises:
       ValueError: the graph is not whole.
     """
@@ -162,7 +165,13 @@ def _merged(chart: Chart) -> Chart:
 
 
 def scale_layer(step: Step, scale: np.ndarray, shift: np.ndarray) -> None:
-    """Multiplies what a step makes by scale and adds shift, each a channel."""
+    """Multiplies what a step makes by a scale and adds a shift.
+
+    Args:
+      step: a layer; its weights are replaced.
+      scale: [C], a number a channel.
+      shift: [C].
+    """
     data = step.data
     if step.kind in ("Affine", "LayerNorm"):
         data["scale"], data["shift"] = data["scale"] * scale, data["shift"] * scale + shift
@@ -196,6 +205,18 @@ class Builder:
         self._views = {file.input: _View(file.input, _seen(shape, axes), axes)}
 
     def view(self, name: str, where: str) -> _View:
+        """How the file sees a value.
+
+        Args:
+          name: of the value.
+          where: the place that reads it, for an error.
+
+        Returns:
+          The view.
+
+        Raises:
+          ValueError: no node before it makes the value, or it is a constant.
+        """
         if name not in self._views:
             what = "a constant" if name in self._constants else "none"
             raise ValueError(f"{where}: expected {name} from a node before it, found {what}")

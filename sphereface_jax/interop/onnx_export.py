@@ -35,7 +35,7 @@ def onnx_bytes(
     normalize: bool = False,
     metadata: dict[str, str] | None = None,
 ) -> bytes:
-    """Returns the ONNX file of a network.
+    """Exports a network as an ONNX file.
 
     Args:
       model: the network, of `MODELS`.
@@ -46,6 +46,9 @@ def onnx_bytes(
       input_kind: what the file takes.
       normalize: scale the embeddings to unit length.
       metadata: texts to store in the file.
+
+    Returns:
+      The file, which takes any number of images and gives embeddings float32 [N, D].
 
     Raises:
       FileNotFoundError: the package `onnx` is not installed.

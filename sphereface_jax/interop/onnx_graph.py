@@ -42,7 +42,16 @@ class Graph:
         self._is_first = True
 
     def node(self, kind: str, inputs: list[str], **attributes: Any) -> str:
-        """Adds a node and returns the name of its output."""
+        """Adds a node.
+
+        Args:
+          kind: of ONNX's operators.
+          inputs: names of values.
+          **attributes: of the operator.
+
+        Returns:
+          The name of its output.
+        """
         name = f"{kind}_{len(self.nodes)}"
         self.nodes.append(self._onnx.helper.make_node(kind, inputs, [name], name, **attributes))
         return name
@@ -58,7 +67,15 @@ class Graph:
         return self.constant(np.asarray(variable[...], np.float32))
 
     def conv(self, layer: nnx.Conv, x: str) -> str:
-        """A convolution; the first one takes the preprocessing of its input upon itself."""
+        """A convolution; the first one takes the preprocessing of its input upon itself.
+
+        Args:
+          layer: the convolution.
+          x: name of an image.
+
+        Returns:
+          The name of the result.
+        """
         kernel = np.asarray(layer.kernel[...], np.float32).transpose(3, 2, 0, 1)
         if self._is_first:
             scale = np.broadcast_to(np.float32(self._input_scale), 3)
@@ -82,6 +99,13 @@ class Graph:
         """Batch normalisation by the gathered statistics; nothing where there is none.
 
         Where it was folded, its bias goes to the layer before, which made x.
+
+        Args:
+          layer: the normalisation, or what is left of it.
+          x: name of an image or vector.
+
+        Returns:
+          The name of the result.
         """
         if layer is None:
             return x
@@ -99,7 +123,15 @@ class Graph:
         return self.node("BatchNormalization", inputs, epsilon=layer.epsilon)
 
     def prelu(self, layer: PReLU | None, x: str) -> str:
-        """PReLU with a slope a channel; nothing where there is none."""
+        """PReLU with a slope a channel; nothing where there is none.
+
+        Args:
+          layer: the activation, or None.
+          x: name of an image.
+
+        Returns:
+          The name of the result.
+        """
         if layer is None:
             return x
         slope = np.asarray(layer.slope[...], np.float32)[:, None, None]
@@ -119,11 +151,27 @@ class Graph:
         return self.node("Clip", [x, *bounds])
 
     def add(self, x: str, y: str) -> str:
-        """The sum of two values."""
+        """The sum of two values.
+
+        Args:
+          x: name of a value.
+          y: name of another of its shape.
+
+        Returns:
+          The name of the sum.
+        """
         return self.node("Add", [x, y])
 
     def linear(self, layer: nnx.Linear, x: str) -> str:
-        """Flattens an image as (channel, height, width) and multiplies."""
+        """Flattens an image as (channel, height, width) and multiplies.
+
+        Args:
+          layer: whose rows are in the order (height, width, channel).
+          x: name of an image.
+
+        Returns:
+          The name of the result, vectors.
+        """
         kernel = np.asarray(layer.kernel[...], np.float32)
         assert self._feature_shape is not None
         image = kernel.reshape(*self._feature_shape, -1).transpose(2, 0, 1, 3)
@@ -137,21 +185,54 @@ class Graph:
         return self.node("Transpose", [self.node("Reshape", [x, shape])], perm=[0, 2, 1])
 
     def shift(self, variable: nnx.Variable, x: str) -> str:
-        """The sum of a value and a weight."""
+        """The sum of a value and a weight.
+
+        Args:
+          variable: the weight.
+          x: name of a value that it broadcasts against.
+
+        Returns:
+          The name of the sum.
+        """
         return self.add(x, self._variable(variable))
 
     def dense(self, layer: nnx.Linear, x: str) -> str:
-        """Multiplies the last dimension."""
+        """Multiplies the last dimension.
+
+        Args:
+          layer: the linear layer.
+          x: name of a value.
+
+        Returns:
+          The name of the result.
+        """
         x = self.node("MatMul", [x, self._variable(layer.kernel)])
         return x if layer.bias is None else self.shift(layer.bias, x)
 
     def layer_norm(self, layer: nnx.LayerNorm, x: str) -> str:
-        """Normalisation over the last dimension."""
+        """Normalisation over the last dimension.
+
+        Args:
+          layer: with scale and bias.
+          x: name of a value.
+
+        Returns:
+          The name of the result.
+        """
         inputs = [x, self._variable(layer.scale), self._variable(layer.bias)]
         return self.node("LayerNormalization", inputs, axis=-1, epsilon=layer.epsilon)
 
     def attention(self, qkv: str, *, heads: int, width: int) -> str:
-        """softmax(q kᵀ / √d) v of tokens [N, T, 3 width], heads side by side in each third."""
+        """softmax(q kᵀ / √d) v of tokens, heads side by side in each third.
+
+        Args:
+          qkv: name of the tokens [N, T, 3 width].
+          heads: how many; a divisor of `width`.
+          width: of a token.
+
+        Returns:
+          The name of the result, [N, T, width].
+        """
         parts = self.constant(np.array([0, 0, 3, heads, width // heads], np.int64))
         x = self.node("Transpose", [self.node("Reshape", [qkv, parts])], perm=[2, 0, 3, 1, 4])
         q, k, v = (
@@ -171,7 +252,19 @@ class Graph:
 
 @functools.singledispatch
 def emit(block: nnx.Module, graph: Graph, x: str) -> str:
-    """Adds a block to a graph and returns the name of its output."""
+    """Adds a block to a graph.
+
+    Args:
+      block: a network or a part of one.
+      graph: takes the nodes.
+      x: name of what the block is given.
+
+    Returns:
+      The name of its output.
+
+    Raises:
+      TypeError: no graph is known for a block of this class.
+    """
     raise TypeError(f"no ONNX graph is known for {type(block).__name__}")
 
 

@@ -135,7 +135,16 @@ class Reader:
     _made: dict[str, Step] = field(default_factory=dict)
 
     def depart(self, x: str, expected: str, found: Sequence[Step]) -> Departure:
-        """Says what does not fit after a value."""
+        """Says what does not fit after a value.
+
+        Args:
+          x: the value.
+          expected: what the network has there.
+          found: what the file has there.
+
+        Returns:
+          The error, to be raised.
+        """
         makers = [step for step in self.chart.steps if step.output == x]
         where = f"after {makers[0]}" if makers else f"at the input {x}"
         said = " and ".join(map(str, found[:3])) or "the end of the graph"
@@ -163,7 +172,18 @@ class Reader:
             )
 
     def conv(self, layer: nnx.Conv, x: str) -> str:
-        """A convolution of these sizes."""
+        """A convolution of these sizes.
+
+        Args:
+          layer: the convolution; it is given its weights once all of them are found.
+          x: the value that it reads.
+
+        Returns:
+          The value that it makes.
+
+        Raises:
+          Departure: the file has none there.
+        """
         height, width, inputs, outputs = layer.kernel.shape
         groups, stride, padding = layer.feature_group_count, layer.strides, layer.padding
         expected = (
@@ -180,7 +200,18 @@ class Reader:
         return self._layer(layer, step, lambda kernel: kernel.transpose(2, 3, 1, 0))
 
     def linear(self, layer: nnx.Linear, x: str) -> str:
-        """A linear layer of a whole image, which some files have as a convolution."""
+        """A linear layer of a whole image, which some files have as a convolution.
+
+        Args:
+          layer: the linear layer.
+          x: the value that it reads.
+
+        Returns:
+          The value that it makes.
+
+        Raises:
+          Departure: the file has none there.
+        """
         inputs, outputs = layer.kernel.shape
         height, width, channels = self.feature_shape
         expected = f"Linear of {inputs} to {outputs}"
@@ -218,7 +249,18 @@ class Reader:
         return step.output
 
     def norm(self, layer: BatchNorm | Bias | None, x: str) -> str:
-        """A normalisation; after a layer of the file it may have been folded into that."""
+        """A normalisation; after a layer of the file it may have been folded into that.
+
+        Args:
+          layer: the normalisation, or what folding leaves of it, or None.
+          x: the value that it reads.
+
+        Returns:
+          The value that it makes, x where it was folded or there is none.
+
+        Raises:
+          Departure: the file has none there.
+        """
         if layer is None:
             return x
         maker = next((step for step in self.chart.steps if step.output == x), None)
@@ -279,7 +321,18 @@ class Reader:
         return x
 
     def prelu(self, layer: PReLU | None, x: str) -> str:
-        """PReLU; nothing where the network has none."""
+        """PReLU; nothing where the network has none.
+
+        Args:
+          layer: the activation, or None.
+          x: the value that it reads.
+
+        Returns:
+          The value that it makes.
+
+        Raises:
+          Departure: the file has none there.
+        """
         if layer is None:
             return x
         shape = layer.slope.shape
@@ -302,7 +355,18 @@ class Reader:
         return self._find("Relu6", x, lambda step: True, "Clip to 0 and 6").output
 
     def add(self, x: str, y: str) -> str:
-        """The sum of two values."""
+        """The sum of two values.
+
+        Args:
+          x: a value.
+          y: another.
+
+        Returns:
+          Their sum.
+
+        Raises:
+          Departure: the file has none there.
+        """
         self.settle(y)
         step = self._find("Add", x, lambda step: sorted(step.inputs) == sorted((x, y)), "their Add")
         return step.output
@@ -314,7 +378,18 @@ class Reader:
         return x
 
     def shift(self, variable: nnx.Variable, x: str) -> str:
-        """The sum of tokens and positions."""
+        """The sum of tokens and positions.
+
+        Args:
+          variable: the positions, [1, T, C].
+          x: the value that it is added to.
+
+        Returns:
+          The value that it makes.
+
+        Raises:
+          Departure: the file has none there.
+        """
         _, tokens, channels = variable.shape
         expected = f"the sum with {tokens} positions of {channels} channels"
         shape = (tokens, channels)
@@ -323,7 +398,18 @@ class Reader:
         return step.output
 
     def dense(self, layer: nnx.Linear, x: str) -> str:
-        """A linear layer of tokens, or of what `flatten` and `attention` made."""
+        """A linear layer of tokens, or of what `flatten` and `attention` made.
+
+        Args:
+          layer: the linear layer.
+          x: the value that it reads.
+
+        Returns:
+          The value that it makes.
+
+        Raises:
+          Departure: the file has none there.
+        """
         shape = layer.kernel.shape
         reads = self._reads.get(x, whole("c", shape[0]))
         step = self._find(
@@ -335,7 +421,18 @@ class Reader:
         return self._layer(layer, step, np.asarray)
 
     def layer_norm(self, layer: nnx.LayerNorm, x: str) -> str:
-        """Normalisation of each token."""
+        """Normalisation of each token.
+
+        Args:
+          layer: the normalisation.
+          x: the value that it reads.
+
+        Returns:
+          The value that it makes.
+
+        Raises:
+          Departure: the file has none there.
+        """
         step = self._find(
             "LayerNorm",
             x,
@@ -347,7 +444,19 @@ class Reader:
         return step.output
 
     def attention(self, qkv: str, *, heads: int, width: int) -> str:
-        """softmax(q kᵀ / √d) v of tokens [N, T, 3 width], heads side by side in each third."""
+        """softmax(q kᵀ / √d) v of tokens, heads side by side in each third.
+
+        Args:
+          qkv: the tokens, [N, T, 3 width].
+          heads: how many.
+          width: of a token.
+
+        Returns:
+          The value that it makes, one part a head.
+
+        Raises:
+          Departure: the file has none there.
+        """
         (batch, count, _), depth = self.chart.shapes[qkv], width // heads
         tokens, inner = whole("t", count), whole("c", depth)
         images, of_heads = Part("n", 1, batch), Part("c", depth, heads)
@@ -417,6 +526,9 @@ def recognise(
       file: the graph.
       arch: the only network to try.
       image_size: height and width, where the file leaves them open; 112×112 by default.
+
+    Returns:
+      The network with the file's weights, and what the file does besides.
 
     Raises:
       ValueError: it is none; the message names where it departs from the network that it follows

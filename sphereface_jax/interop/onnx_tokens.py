@@ -68,7 +68,15 @@ def joined(*parts: Part) -> Axis:
 
 
 def whole(axis: str, size: int) -> Axis:
-    """All of an axis of a value."""
+    """All of an axis of a value.
+
+    Args:
+      axis: its name.
+      size: how many places it has.
+
+    Returns:
+      The axis, of one part.
+    """
     return joined(Part(axis, 1, size))
 
 

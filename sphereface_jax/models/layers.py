@@ -20,8 +20,8 @@ torch_linear = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 def prelu(x: jax.Array, slope: jax.Array) -> jax.Array:
     """max(x, 0) + slope · min(x, 0).
 
-    The gradient of the slope is summed over rows first and within them afterwards: XLA's own order
-    takes 2 to 6 times as long on a CPU (`experiments.benchmarks.layers`).
+    On a CPU the gradient of the slope is summed over rows first and within them afterwards: XLA's
+    own order takes 2 to 6 times as long there (`experiments.benchmarks.layers`).
 
     Args:
       x: [B, H, W, C].
