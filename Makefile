@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 SITE := docs/_build
 INSTALL := $(shell command -v uv >/dev/null 2>&1 && echo "uv pip install --quiet --python $(BIN)/python" || echo "$(BIN)/python -m pip install --quiet")
 
-.PHONY: help quickstart test test-slow newest package ci-full lint format docs clean
+.PHONY: help quickstart test test-slow notebook newest package ci-full lint format docs clean
 
 help:
 	@echo "make quickstart   train a small SphereNet on synthetic faces and score it (about 2 minutes on 2 cores)"
 	@echo "make test         run the quick tests"
 	@echo "make test-slow    run those that start processes, browsers and experiments"
+	@echo "make notebook     run docs/notebooks/quickstart.ipynb from top to bottom"
 	@echo "make newest       run some tests on the newest Python at hand, with the newest JAX"
 	@echo "make package      build the sdist and the wheel, and try each in an environment of its own"
 	@echo "make ci-full      what CI has no time for: fuzzing, kills, soak, full widths, compilers (hours)"
@@ -28,6 +29,9 @@ test: $(VENV)/.test
 
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m "slow and not fuzz and not chaos and not soak and not parity_full"
+
+notebook: $(VENV)/.notebook
+	$(BIN)/jupyter execute docs/notebooks/quickstart.ipynb
 
 newest: $(VENV)/.runtime
 	$(BIN)/python tests/newest_python.py
@@ -72,6 +76,11 @@ $(VENV)/.runtime: pyproject.toml | $(BIN)/python
 $(VENV)/.test: $(VENV)/.runtime
 	@echo "Installing the test tools into $(VENV) (once)"
 	@$(INSTALL) -e ".[detect,onnx,test]"
+	@touch $@
+
+$(VENV)/.notebook: $(VENV)/.runtime
+	@echo "Installing Jupyter's kernel into $(VENV) (once)"
+	@$(INSTALL) -e ".[notebook]"
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.runtime

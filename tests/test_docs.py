@@ -2,6 +2,7 @@
 
 import doctest
 import functools
+import json
 import pkgutil
 import re
 import shlex
@@ -89,6 +90,13 @@ def test_a_command_in_a_page_is_accepted(words: list[str], monkeypatch: pytest.M
             assert value.model.name in MODELS
             Objective(value.loss, num_classes=10)
             make_optimizer(value.optimizer, value.steps)
+
+
+def test_the_notebook_is_stored_without_outputs() -> None:
+    notebook = json.loads((ROOT / "docs" / "notebooks" / "quickstart.ipynb").read_text("utf-8"))
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert cells
+    assert not any(cell["outputs"] or cell["execution_count"] for cell in cells)
 
 
 def test_a_script_in_a_page_exists() -> None:
