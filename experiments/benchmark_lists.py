@@ -6,11 +6,11 @@ files and folders, so that the commands that read those can be tried without the
 
 from pathlib import Path
 
+from sphereface_jax.data.files import write_atomically, write_json
 from sphereface_jax.data.finder import find_images_below
 from sphereface_jax.data.images import encode_png
 from sphereface_jax.data.synthetic import SyntheticFaces
 from sphereface_jax.data.vectors import identity_of
-from sphereface_jax.training.run_folder import write_atomically, write_json
 
 FOLDS, PROBES_OF_ONE = 10, 5
 

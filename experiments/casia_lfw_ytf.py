@@ -42,6 +42,7 @@ from experiments.exams import FIRST_STRANGER
 from experiments.study import SMOKE, Options, start, training_facts
 from sphereface_jax.commands.evaluate import evaluate
 from sphereface_jax.commands.evaluate_options import EvaluateOptions, MegafaceOptions
+from sphereface_jax.data.files import read_json
 from sphereface_jax.training.config import (
     DataConfig,
     LossConfig,
@@ -51,7 +52,6 @@ from sphereface_jax.training.config import (
     to_dict,
 )
 from sphereface_jax.training.loop import train
-from sphereface_jax.training.run_folder import read_json
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import matplotlib
 
 from experiments import plots, sphere_figure, tables
 from experiments.pages import HERE, IMAGES, RESULTS, Results, machine, table, write
-from sphereface_jax.training.run_folder import read_json
+from sphereface_jax.data.files import read_json
 
 
 @dataclass(frozen=True)

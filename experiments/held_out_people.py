@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import tyro
 
+from sphereface_jax.data.files import write_atomically, write_json
 from sphereface_jax.data.folder import ImageFolder
 from sphereface_jax.data.vectors import identity_of, load_vectors
 from sphereface_jax.evaluation.pairs_sampling import verification_pairs
-from sphereface_jax.training.run_folder import write_atomically, write_json
 
 FOLDS = 10
 

@@ -27,13 +27,14 @@ from sphereface_jax.commands.evaluate_options import EvaluateOptions
 from sphereface_jax.commands.export_run import export_run
 from sphereface_jax.commands.import_weights import import_weights
 from sphereface_jax.commands.weight_options import ExportOptions, ImportOptions
+from sphereface_jax.data.files import read_json, write_json
 from sphereface_jax.data.finder import find_images_below
 from sphereface_jax.data.images import read_image
 from sphereface_jax.data.vectors import FaceVectors, save_vectors
 from sphereface_jax.embedder import FaceEmbedder
 from sphereface_jax.training.config import DataConfig, ModelConfig, OptimizerConfig, TrainConfig
 from sphereface_jax.training.loop import train
-from sphereface_jax.training.run_folder import read_config, read_json, write_json
+from sphereface_jax.training.run_folder import read_config
 
 PROTOCOL = "lfw_authors"
 

@@ -28,6 +28,7 @@ from experiments.benchmarks.machine import describe_machine, write_results
 from experiments.exams import synthetic_exam
 from experiments.study import Options, learn, start
 from sphereface_jax import nearest
+from sphereface_jax.data.files import write_atomically
 from sphereface_jax.data.folder import ImageFolder
 from sphereface_jax.data.images import encode_png
 from sphereface_jax.data.source import FaceSource
@@ -43,7 +44,6 @@ from sphereface_jax.training.config import (
     OptimizerConfig,
     TrainConfig,
 )
-from sphereface_jax.training.run_folder import write_atomically
 
 REMEDIES = ("cleaned", "cleaned twice", "filtered", "subcentres", "minor centres dropped")
 NAME, RATE, FARTHEST = "noisy_labels", 0.4, np.cos(np.radians(75))

@@ -13,8 +13,9 @@ from typing import Annotated, Any
 import tyro
 
 from experiments.benchmarks.machine import describe_machine, write_results
+from sphereface_jax.data.files import read_json, read_records
 from sphereface_jax.training.config import to_dict
-from sphereface_jax.training.run_folder import read_config, read_json, read_records
+from sphereface_jax.training.run_folder import read_config
 
 KEPT = (
     "step",

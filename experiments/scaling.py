@@ -14,10 +14,10 @@ from experiments import compiled_steps, kernels
 from experiments.compiled_steps import Cell
 from experiments.pages import HERE, machine, table, write
 from sphereface_jax import LOSSES
+from sphereface_jax.data.files import read_json
 from sphereface_jax.plan.targets import CHIPS, find_target
 from sphereface_jax.training.config import LossConfig
 from sphereface_jax.training.objective import Objective
-from sphereface_jax.training.run_folder import read_json
 
 GIB = 2**30
 STEPS = (

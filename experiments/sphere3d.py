@@ -27,6 +27,7 @@ import numpy as np
 
 from experiments.benchmarks.machine import describe_machine, write_results
 from experiments.study import Options, start, training_facts
+from sphereface_jax.data.files import write_atomically
 from sphereface_jax.data.finder import find_images_below
 from sphereface_jax.data.folder import ImageFolder
 from sphereface_jax.data.synthetic import SyntheticFaces
@@ -34,7 +35,6 @@ from sphereface_jax.embedder import FaceEmbedder
 from sphereface_jax.evaluation.geometry_measures import angle_statistics, angular_fisher_score
 from sphereface_jax.training.config import LossConfig, TrainConfig, to_dict
 from sphereface_jax.training.loop import train
-from sphereface_jax.training.run_folder import write_atomically
 
 PEOPLE = 6
 

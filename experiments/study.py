@@ -21,6 +21,7 @@ import tyro
 from experiments.benchmarks.machine import describe_machine, write_results
 from experiments.exams import Exam, examine, listed_exam, synthetic_exam
 from experiments.pages import RESULTS
+from sphereface_jax.data.files import read_json, read_records, write_json
 from sphereface_jax.data.source import CASIA_LFW_OVERLAP
 from sphereface_jax.embedder import FaceEmbedder
 from sphereface_jax.training.config import (
@@ -33,7 +34,7 @@ from sphereface_jax.training.config import (
     to_dict,
 )
 from sphereface_jax.training.loop import train
-from sphereface_jax.training.run_folder import RunFolder, read_json, read_records, write_json
+from sphereface_jax.training.run_folder import RunFolder
 from sphereface_jax.training.state import NonFiniteLossError
 
 Preset = Literal["smoke", "cpu", "faces", "paper"]

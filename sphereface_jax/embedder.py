@@ -20,7 +20,7 @@ from sphereface_jax.data.vectors import FaceVectors
 from sphereface_jax.embedding import ChosenImages, NotedErrors, batch_plan, embed, embed_images
 from sphereface_jax.pretrained import load_pretrained
 from sphereface_jax.training.input import face_transform
-from sphereface_jax.training.saved_run import SavedRun, load_run
+from sphereface_jax.training.run_folder import SavedRun, load_run
 
 Image = str | Path | np.ndarray | Any
 """A path, an RGB array uint8 [H, W, 3], or an image of PIL."""

@@ -15,14 +15,13 @@ import numpy as np
 from flax import nnx
 
 from sphereface_jax._checks import require
-from sphereface_jax.data.files import atomic_folder
+from sphereface_jax.data.files import atomic_folder, read_json, write_json
 from sphereface_jax.data.text import existing_file
 from sphereface_jax.interop.safetensors_file import read_safetensors, safetensors_bytes
 from sphereface_jax.interop.weights import load_state_dict, state_dict
 from sphereface_jax.training.config import DataConfig, ModelConfig, TrainConfig, from_dict, to_dict
 from sphereface_jax.training.model_card import model_card
-from sphereface_jax.training.run_folder import read_json, write_json
-from sphereface_jax.training.saved_run import SavedRun
+from sphereface_jax.training.run_folder import SavedRun
 from sphereface_jax.training.state import make_model, padded_classes
 
 MODEL_TYPE = "sphereface_jax"

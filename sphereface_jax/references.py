@@ -20,7 +20,7 @@ from sphereface_jax.data.text import existing_file
 from sphereface_jax.evaluation.pairs import check_embeddings, unit_rows
 from sphereface_jax.evaluation.search import ReferenceIndex
 from sphereface_jax.training.config import DataConfig, TrainConfig
-from sphereface_jax.training.saved_run import SavedRun
+from sphereface_jax.training.run_folder import SavedRun
 
 _FIRST_OPTIONS = ("name", "embedding_dim", "channels", "dtype")
 _ARRAYS = ("names", "vectors", "counts", "fingerprint", "run")

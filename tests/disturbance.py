@@ -4,9 +4,9 @@ import jax
 import numpy as np
 from rich.console import Console
 
+from sphereface_jax.data.files import read_records
 from sphereface_jax.training.checkpoint import Checkpoints
 from sphereface_jax.training.config import TrainConfig
-from sphereface_jax.training.run_folder import read_records
 from sphereface_jax.training.state import TrainState
 from sphereface_jax.training.trainer import make_trainer
 

@@ -17,7 +17,7 @@ from conftest import REPOSITORY
 
 from experiments import kill_and_resume
 from experiments.kill_and_resume import Config, Run, batches_that_count
-from sphereface_jax.training.saved_run import load_run
+from sphereface_jax.training.run_folder import load_run
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,7 @@ from tiny_run import as_flags, quiet, tiny_config
 
 from sphereface_jax.training.config import LossConfig, TrainConfig
 from sphereface_jax.training.loop import train
-from sphereface_jax.training.saved_run import load_run
+from sphereface_jax.training.run_folder import load_run
 from sphereface_jax.training.trainer import make_trainer
 
 

@@ -16,6 +16,7 @@ from on_devices import run_on_devices
 from on_processes import run_on_processes
 from tiny_run import folder_config, quiet, tiny_config
 
+from sphereface_jax.data.files import read_records
 from sphereface_jax.data.pipeline import ShuffledOrder
 from sphereface_jax.data.synthetic import SyntheticFaces
 from sphereface_jax.training import distributed
@@ -23,7 +24,6 @@ from sphereface_jax.training.config import MeshConfig, ProcessConfig, TrainConfi
 from sphereface_jax.training.distributed import make_mesh, state_sharding
 from sphereface_jax.training.input import open_training_data
 from sphereface_jax.training.loop import train
-from sphereface_jax.training.run_folder import read_records
 from sphereface_jax.training.trainer import make_trainer
 
 pytestmark = pytest.mark.slow

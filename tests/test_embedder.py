@@ -19,7 +19,7 @@ from sphereface_jax.data.images import read_image
 from sphereface_jax.embedder import FaceEmbedder
 from sphereface_jax.embedding import batch_plan
 from sphereface_jax.training.loop import train
-from sphereface_jax.training.saved_run import load_run
+from sphereface_jax.training.run_folder import load_run
 
 SIZE = (24, 16)
 

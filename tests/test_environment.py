@@ -22,7 +22,7 @@ from sphereface_jax.embedder import FaceEmbedder
 from sphereface_jax.training.checkpoint import Checkpoints, fingerprint, is_finite
 from sphereface_jax.training.config import LossConfig, OptimizerConfig, TrainConfig
 from sphereface_jax.training.loop import train
-from sphereface_jax.training.saved_run import load_run
+from sphereface_jax.training.run_folder import load_run
 from sphereface_jax.training.trainer import make_trainer
 
 

@@ -15,7 +15,7 @@ from sphereface_jax.data.transforms import PerChannel, normalize_pixels
 from sphereface_jax.embedder import FaceEmbedder
 from sphereface_jax.embedding import embed
 from sphereface_jax.interop.safetensors_file import safetensors_bytes
-from sphereface_jax.training.saved_run import load_run
+from sphereface_jax.training.run_folder import load_run
 
 torch = pytest.importorskip("torch", reason="PyTorch is in the extra `parity`")
 networks = pytest.importorskip("torch_networks", reason="PyTorch is in the extra `parity`")

@@ -10,6 +10,7 @@ from faces_on_disk import make_face, write_image
 from flax import nnx
 from tiny_run import quiet, tiny_config
 
+from sphereface_jax.data.files import write_json
 from sphereface_jax.evaluation.geometry_measures import embedding_geometry
 from sphereface_jax.evaluation.identification import identification
 from sphereface_jax.evaluation.templates import Templates, ijb_1n, ijb_11, pool_templates
@@ -19,7 +20,6 @@ from sphereface_jax.models import MODELS
 from sphereface_jax.training.config import to_dict
 from sphereface_jax.training.loop import train
 from sphereface_jax.training.model_card import store_evaluation, write_model_card
-from sphereface_jax.training.run_folder import write_json
 
 
 def card(run: Path) -> str:

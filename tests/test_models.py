@@ -23,7 +23,7 @@ from sphereface_jax.models.layers import BatchNorm, Constant
 from sphereface_jax.training.checkpoint import Checkpoints
 from sphereface_jax.training.config import OptimizerConfig, TrainConfig
 from sphereface_jax.training.loop import train
-from sphereface_jax.training.saved_run import load_run
+from sphereface_jax.training.run_folder import load_run
 from sphereface_jax.training.trainer import make_trainer
 
 TINY = {"channels": (2, 4, 4, 8), "embedding_dim": 6, "image_size": (20, 16)}

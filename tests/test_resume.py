@@ -11,8 +11,7 @@ from tiny_run import quiet, tiny_config
 from sphereface_jax.data.source import Subset
 from sphereface_jax.data.synthetic import SyntheticFaces
 from sphereface_jax.training.loop import train
-from sphereface_jax.training.run_folder import read_config
-from sphereface_jax.training.saved_run import check_checkpoint, describe_run
+from sphereface_jax.training.run_folder import check_checkpoint, describe_run, read_config
 
 
 def test_a_run_does_not_go_on_with_other_people(tmp_path: Path) -> None:

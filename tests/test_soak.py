@@ -22,7 +22,7 @@ import pytest
 from conftest import REPOSITORY
 from tiny_run import as_flags, tiny_config
 
-from sphereface_jax.training.run_folder import read_records
+from sphereface_jax.data.files import read_records
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", 1800))
 WARM_UP = 1 / 3  # of the time: compilation, the first saves and scores, and caches that fill

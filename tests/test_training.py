@@ -19,6 +19,7 @@ from tiny_run import quiet, tiny_config
 
 from sphereface_jax import LOSSES, sphereface2_bias_init
 from sphereface_jax._console import warn
+from sphereface_jax.data.files import read_records, write_json
 from sphereface_jax.training.config import (
     LossConfig,
     OptimizerConfig,
@@ -29,8 +30,7 @@ from sphereface_jax.training.config import (
 from sphereface_jax.training.loop import Interrupted, train
 from sphereface_jax.training.metrics import Reporter
 from sphereface_jax.training.optimizer import make_optimizer
-from sphereface_jax.training.run_folder import RunFolder, read_config, read_records, write_json
-from sphereface_jax.training.saved_run import load_run, start_from
+from sphereface_jax.training.run_folder import RunFolder, load_run, read_config, start_from
 from sphereface_jax.training.state import NonFiniteLossError
 from sphereface_jax.training.step import compile_train_step, make_train_step
 from sphereface_jax.training.trainer import make_trainer

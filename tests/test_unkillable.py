@@ -20,6 +20,7 @@ from command import refused
 from disturbance import assert_same_end, warnings
 from tiny_run import as_flags, quiet, tiny_config
 
+from sphereface_jax.data.files import read_records
 from sphereface_jax.data.transforms import normalize_pixels
 from sphereface_jax.training import checkpoint, loop
 from sphereface_jax.training import step as step_module
@@ -27,8 +28,7 @@ from sphereface_jax.training.config import TrainConfig, ValConfig
 from sphereface_jax.training.loop import Interrupted, train
 from sphereface_jax.training.metrics import EventLog, RecordLog, Reporter
 from sphereface_jax.training.optimizer import make_optimizer
-from sphereface_jax.training.run_folder import read_records
-from sphereface_jax.training.saved_run import load_run
+from sphereface_jax.training.run_folder import load_run
 from sphereface_jax.training.state import NonFiniteLossError, TrainState
 from sphereface_jax.training.validation import Validator
 

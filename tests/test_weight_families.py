@@ -13,7 +13,7 @@ from test_interop import CHANNELS, DIM, FLAGS, REMAINING, assert_alike, embed_th
 
 from sphereface_jax.embedder import FaceEmbedder
 from sphereface_jax.interop.mxnet_file import read_mxnet_file
-from sphereface_jax.training.saved_run import load_run
+from sphereface_jax.training.run_folder import load_run
 
 torch = pytest.importorskip("torch", reason="PyTorch is in the extra `parity`")
 networks = pytest.importorskip("torch_networks", reason="PyTorch is in the extra `parity`")

@@ -30,6 +30,7 @@ from experiments.benchmarks import plain_torch
 from experiments.benchmarks.machine import describe_machine, write_results
 from experiments.exams import Exam, score
 from experiments.study import FACES, PAPER, SMOKE, Options, start
+from sphereface_jax.data.files import read_json, write_json
 from sphereface_jax.data.pipeline import make_pipeline
 from sphereface_jax.data.source import FaceSource
 from sphereface_jax.embedding import embed, embed_images
@@ -44,7 +45,6 @@ from sphereface_jax.training.config import (
 from sphereface_jax.training.distributed import shard_batch
 from sphereface_jax.training.input import face_transform, open_training_data
 from sphereface_jax.training.optimizer import make_schedule
-from sphereface_jax.training.run_folder import read_json, write_json
 from sphereface_jax.training.state import TrainState
 from sphereface_jax.training.trainer import Trainer, make_trainer
 

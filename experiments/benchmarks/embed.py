@@ -40,7 +40,7 @@ from sphereface_jax.embedding import embed
 from sphereface_jax.interop.sources import source_of
 from sphereface_jax.training.config import DataConfig, ModelConfig, TrainConfig
 from sphereface_jax.training.input import face_transform
-from sphereface_jax.training.saved_run import SavedRun
+from sphereface_jax.training.run_folder import SavedRun
 from sphereface_jax.training.state import make_model
 
 BARE = {1: "forward", 2: "forward_two_views"}

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from sphereface_jax.training.run_folder import write_json
+from sphereface_jax.data.files import write_json
 
 
 def describe_machine() -> dict[str, Any]:

@@ -12,14 +12,13 @@ from rich.console import Console
 from sphereface_jax._console import counting, say
 from sphereface_jax.commands.reference_options import BridgeOptions
 from sphereface_jax.data.aligner import face_aligner
-from sphereface_jax.data.files import AtomicFile, require_writable_folder
+from sphereface_jax.data.files import AtomicFile, require_writable_folder, write_json
 from sphereface_jax.data.finder import find_images_below
 from sphereface_jax.data.text import existing_file
 from sphereface_jax.data.vectors import FaceVectors, identity_of, load_vectors, path_ending
 from sphereface_jax.evaluation.bridge import BridgeMap, CrossResult, candidate_maps, cross_tar
 from sphereface_jax.evaluation.rates import compare_strangers
 from sphereface_jax.training.config import check_options
-from sphereface_jax.training.run_folder import write_json
 
 _PARTS = (0.6, 0.8)
 

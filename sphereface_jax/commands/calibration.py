@@ -14,9 +14,9 @@ from sphereface_jax._checks import require
 from sphereface_jax._console import say
 from sphereface_jax.commands.likelihood import describe_evidence, read_likelihood
 from sphereface_jax.data.aligner import face_aligner
+from sphereface_jax.data.files import read_json_if_there, write_json
 from sphereface_jax.embedder import FaceEmbedder
 from sphereface_jax.evaluation.calibration import OperatingPoint, describe_rate
-from sphereface_jax.training.run_folder import read_json_if_there, write_json
 
 _FILE = "calibration.json"
 _FIELDS = (

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from sphereface_jax._console import counting, say, warn
 from sphereface_jax.data.corrections import Correction, write_corrections
+from sphereface_jax.data.files import write_atomically
 from sphereface_jax.data.images import UnreadableImage
 from sphereface_jax.data.open import open_source
 from sphereface_jax.data.source import FaceSource
@@ -25,7 +26,7 @@ from sphereface_jax.evaluation.label_noise import Finding, LabelNoise, agreed, f
 from sphereface_jax.losses.margin_loss import nearest
 from sphereface_jax.reports.label_page import Card, Part, render_labels
 from sphereface_jax.training.input import open_training_data
-from sphereface_jax.training.run_folder import read_config, write_atomically
+from sphereface_jax.training.run_folder import read_config
 
 TABLE, PAGE = "clean.csv", "clean.html"
 _MOST_CARDS, _EXAMPLES, _CLASS_BLOCK = 150, 4, 4096

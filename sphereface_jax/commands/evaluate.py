@@ -21,6 +21,7 @@ from sphereface_jax.commands.vector_sources import (
     VectorSource,
     refuse_missing,
 )
+from sphereface_jax.data.files import write_json
 from sphereface_jax.data.pairs import read_groups
 from sphereface_jax.data.vectors import FaceVectors
 from sphereface_jax.evaluation.calibration import TooFewPairsError
@@ -30,7 +31,6 @@ from sphereface_jax.evaluation.verification import VerificationResult
 from sphereface_jax.reports.tables import print_baselines, print_results
 from sphereface_jax.tasks.people import PeopleTask
 from sphereface_jax.tasks.task import Matched, Result, Task
-from sphereface_jax.training.run_folder import write_json
 
 
 @dataclasses.dataclass

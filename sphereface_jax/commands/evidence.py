@@ -14,7 +14,7 @@ import numpy as np
 from rich.console import Console
 
 from sphereface_jax._console import counting
-from sphereface_jax.data.files import AtomicFile
+from sphereface_jax.data.files import AtomicFile, file_name
 from sphereface_jax.data.images import UnreadableImage, encode_jpeg
 from sphereface_jax.data.source import FaceSource, ImageSequence
 from sphereface_jax.data.vectors import FaceVectors, identity_of
@@ -33,10 +33,9 @@ from sphereface_jax.reports.evidence import (
     to_arrays,
 )
 from sphereface_jax.training.config import TrainConfig
-from sphereface_jax.training.run_folder import file_name
 
 if TYPE_CHECKING:
-    from sphereface_jax.training.saved_run import SavedRun
+    from sphereface_jax.training.run_folder import SavedRun
 
 PICTURE_SIDE = 96
 TRAINING_PEOPLE, TRAINING_IMAGES = 64, 20

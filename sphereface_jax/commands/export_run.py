@@ -20,7 +20,7 @@ from sphereface_jax.interop.stablehlo import stablehlo_bytes
 from sphereface_jax.interop.torch_file import torch_file_bytes
 from sphereface_jax.interop.weights import state_dict
 from sphereface_jax.pretrained import preprocessing, save_pretrained
-from sphereface_jax.training.saved_run import SavedRun, load_run
+from sphereface_jax.training.run_folder import SavedRun, load_run
 
 Maker = Callable[[SavedRun], bytes]
 

@@ -21,7 +21,7 @@ from sphereface_jax._console import say
 from sphereface_jax.commands.import_onnx import FoundNetwork, read_network
 from sphereface_jax.commands.weight_options import ImportOptions
 from sphereface_jax.compilation import run_arithmetic
-from sphereface_jax.data.files import atomic_folder
+from sphereface_jax.data.files import atomic_folder, write_json
 from sphereface_jax.interop.sources import OF_FAMILIES, source_of
 from sphereface_jax.interop.tensor_files import read_tensors, split_key, without_wrappers
 from sphereface_jax.interop.weights import family_of, load_state_dict
@@ -37,7 +37,6 @@ from sphereface_jax.training.config import (
 )
 from sphereface_jax.training.model_card import write_model_card
 from sphereface_jax.training.objective import Objective
-from sphereface_jax.training.run_folder import write_json
 from sphereface_jax.training.state import make_model, padded_classes
 from sphereface_jax.training.trainer import make_init
 

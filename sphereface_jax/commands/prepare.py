@@ -11,12 +11,12 @@ from rich.console import Console
 from sphereface_jax._console import counting, say, say_found
 from sphereface_jax.data.aligner import face_aligner
 from sphereface_jax.data.corrections import ACTIONS, corrected, read_corrections
+from sphereface_jax.data.files import write_json
 from sphereface_jax.data.open import open_source
 from sphereface_jax.data.overlap import find_overlap
 from sphereface_jax.data.packs import read_pack
 from sphereface_jax.data.prepare import prepare
 from sphereface_jax.data.source import ImageSequence, exclude_identities
-from sphereface_jax.training.run_folder import write_json
 
 
 def prepare_faces(

@@ -18,6 +18,7 @@ from sphereface_jax.commands.calibration import store_calibration
 from sphereface_jax.commands.evidence import keep_pairs, keep_people, keep_training
 from sphereface_jax.commands.report import report
 from sphereface_jax.compilation import run_arithmetic
+from sphereface_jax.data.files import read_json, read_records, write_json
 from sphereface_jax.data.pipeline import ordered_batches
 from sphereface_jax.data.synthetic import SyntheticFaces
 from sphereface_jax.data.vectors import FaceVectors
@@ -44,7 +45,7 @@ from sphereface_jax.training.config import (
 from sphereface_jax.training.input import face_transform
 from sphereface_jax.training.loop import train
 from sphereface_jax.training.model_card import write_model_card
-from sphereface_jax.training.run_folder import read_config, read_json, read_records, write_json
+from sphereface_jax.training.run_folder import read_config
 from sphereface_jax.training.trainer import make_trainer
 
 STRANGERS, FIRST_STRANGER, VIEWS, PAIRS_PER_FOLD = 300, 2_000_000, 8, 600

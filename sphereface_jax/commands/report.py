@@ -15,17 +15,12 @@ from sphereface_jax._console import say
 from sphereface_jax.commands.calibration import read_calibration
 from sphereface_jax.commands.evidence import PROTOTYPES, TRAINING, load_evidence
 from sphereface_jax.commands.likelihood import read_likelihood
+from sphereface_jax.data.files import read_json, read_json_if_there, read_records, write_atomically
 from sphereface_jax.reports.evidence import PairEvidence, PeopleEvidence, PrototypeEvidence
 from sphereface_jax.reports.report import render_report
 from sphereface_jax.reports.run_record import RunRecord, collect_scores
 from sphereface_jax.training.config import to_dict
-from sphereface_jax.training.run_folder import (
-    read_config,
-    read_json,
-    read_json_if_there,
-    read_records,
-    write_atomically,
-)
+from sphereface_jax.training.run_folder import read_config
 
 
 def report(

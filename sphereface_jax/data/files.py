@@ -1,16 +1,19 @@
 """Writing without leaving half a file behind: a temporary name first, then one atomic rename.
 
-And how many may write at once: the cores that are there.
+And the JSON that is written so, and how many may write at once: the cores that are there.
 """
 
 import contextlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
+
+from sphereface_jax.data.text import IN_PLAIN_LETTERS
 
 
 class AtomicFile:
@@ -125,3 +128,59 @@ def available_cores() -> int:
     """The cores that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a text file in UTF-8, `printable`, under a temporary name, then renames it.
+
+    Args:
+      path: the file, replaced if it is there.
+      text: its content.
+    """
+    with AtomicFile(path) as file:
+        file.write(text.encode("utf-8", IN_PLAIN_LETTERS))
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Writes JSON atomically.
+
+    Args:
+      path: the file, replaced if it is there.
+      values: what JSON can hold.
+    """
+    write_atomically(path, json.dumps(values, indent=2) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Reads JSON.
+
+    Raises:
+      ValueError: the file is no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: expected JSON, got {error}") from error
+
+
+def read_json_if_there(path: Path) -> Any:
+    """Reads JSON as `read_json` does; None where there is no such file."""
+    return read_json(path) if path.is_file() else None
+
+
+def file_name(title: str) -> str:
+    """A title as the name of a file: letters, digits, `_`, `-` and dots inside, 100 at most."""
+    return re.sub(r"[^\w.-]", "_", title).strip(".")[:100]
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """Reads a file of one JSON object a line; a last line cut short by a kill is left out."""
+    if not path.is_file():
+        return []
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records

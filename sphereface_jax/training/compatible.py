@@ -22,8 +22,7 @@ from sphereface_jax.geometry import normalize
 from sphereface_jax.training.checkpoint import Checkpoints
 from sphereface_jax.training.config import TrainConfig
 from sphereface_jax.training.input import face_transform
-from sphereface_jax.training.run_folder import read_config
-from sphereface_jax.training.saved_run import SavedRun, load_run
+from sphereface_jax.training.run_folder import SavedRun, load_run, read_config
 from sphereface_jax.training.state import padded_classes
 
 

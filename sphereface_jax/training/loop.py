@@ -23,7 +23,7 @@ from rich.console import Console
 
 from sphereface_jax._console import say, say_found, warn
 from sphereface_jax.compilation import run_arithmetic
-from sphereface_jax.data.files import AtomicFile
+from sphereface_jax.data.files import AtomicFile, read_json, read_records, write_json
 from sphereface_jax.data.finder import passed_over_table
 from sphereface_jax.data.pipeline import InputPipeline, ShuffledOrder, make_pipeline
 from sphereface_jax.data.source import FaceSource
@@ -40,8 +40,8 @@ from sphereface_jax.training.distributed import Agreement, all_agree, is_main, s
 from sphereface_jax.training.input import face_transform, open_training_data
 from sphereface_jax.training.metrics import Ledger, MetricWriter, Reporter
 from sphereface_jax.training.model_card import write_model_card
-from sphereface_jax.training.run_folder import RunFolder, read_json, read_records, write_json
-from sphereface_jax.training.saved_run import (
+from sphereface_jax.training.run_folder import (
+    RunFolder,
     check_checkpoint,
     check_start,
     describe_run,

@@ -23,12 +23,13 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 
 from sphereface_jax._console import progress_bar, say, warn
+from sphereface_jax.data.files import read_records
 from sphereface_jax.training.config import TrainConfig
 from sphereface_jax.training.distributed import is_main
 from sphereface_jax.training.objective import Objective
 from sphereface_jax.training.optimizer import make_schedule
 from sphereface_jax.training.partial_fc import make_sampler
-from sphereface_jax.training.run_folder import RunFolder, read_records
+from sphereface_jax.training.run_folder import RunFolder
 from sphereface_jax.training.state import NonFiniteLossError
 from sphereface_jax.training.step import pop_collapse
 

@@ -11,15 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sphereface_jax.data.files import file_name, read_json_if_there, write_atomically, write_json
 from sphereface_jax.evaluation.calibration import describe_rate
 from sphereface_jax.training.config import TrainConfig, pixel_formula
-from sphereface_jax.training.run_folder import (
-    file_name,
-    read_config,
-    read_json_if_there,
-    write_atomically,
-    write_json,
-)
+from sphereface_jax.training.run_folder import read_config
 
 _EVALUATIONS = "evaluations"
 _RATES = {"tar_at_far": "TAR", "dir_at_far": "DIR"}
