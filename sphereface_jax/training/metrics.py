@@ -114,7 +114,10 @@ class EventLog:
         numbers = [Summary.Value(tag=name, simple_value=value) for name, value in scalars.items()]
         try:
             if self._writer is None:
-                self._writer = self._open()
+                self._folder.mkdir(parents=True, exist_ok=True)
+                self._writer = EventsWriter(str(self._folder / "events"), f".{os.getpid()}")
+                start = SessionLog(status=SessionLog.START)
+                self._write(Event(step=self._purge_step, session_log=start))
             self._write(Event(step=step, summary=Summary(value=numbers)))
             self._writer.flush()
         except OSError:
@@ -127,13 +130,6 @@ class EventLog:
             with contextlib.suppress(OSError):
                 self._writer.close()
         self._writer = None
-
-    def _open(self) -> EventsWriter:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._writer = EventsWriter(str(self._folder / "events"), f".{os.getpid()}")
-        start = SessionLog(status=SessionLog.START)
-        self._write(Event(step=self._purge_step, session_log=start))
-        return self._writer
 
     def _write(self, event: Event) -> None:
         assert self._writer is not None
