@@ -12,12 +12,12 @@ from typing import Any, Literal, Self, get_args, overload
 import numpy as np
 
 from sphereface_jax._checks import require_choice
-from sphereface_jax.data.aligner import AlignedImages, FaceAligner
+from sphereface_jax.data.aligner import FaceAligner
 from sphereface_jax.data.finder import find_images_below
 from sphereface_jax.data.images import ImagePaths, read_image
-from sphereface_jax.data.source import ImageSequence
+from sphereface_jax.data.source import ImageSequence, ImageView
 from sphereface_jax.data.vectors import FaceVectors
-from sphereface_jax.embedding import ChosenImages, NotedErrors, batch_plan, embed, embed_images
+from sphereface_jax.embedding import NotedErrors, batch_plan, embed, embed_images
 from sphereface_jax.pretrained import load_pretrained
 from sphereface_jax.training.input import face_transform
 from sphereface_jax.training.run_folder import SavedRun, load_run
@@ -193,13 +193,13 @@ class FaceEmbedder:
         advance: Callable[[int], None],
     ) -> np.ndarray:
         if self._aligner is not None:
-            source = AlignedImages(source, self._aligner)
+            source = ImageView(source, change=self._aligner)
         if errors is not None:
             source = NotedErrors(source, errors)
         parts = [
             embed_images(
                 functools.partial(self._apply, mirror=mirror),
-                ChosenImages(source, images),
+                ImageView(source, images),
                 transform=self._transform,
                 batch_size=size,
                 on_error="raise" if errors is None else "skip",

@@ -1,7 +1,7 @@
 """From images to embeddings with a trained network: batches of one shape, mirror images beside."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,7 +12,7 @@ from flax import nnx
 from sphereface_jax.compilation import compiler_options, run_arithmetic
 from sphereface_jax.data.images import UnreadableImage
 from sphereface_jax.data.pipeline import OnError, ordered_batches
-from sphereface_jax.data.source import ImageSequence
+from sphereface_jax.data.source import ImageSequence, ImageView
 from sphereface_jax.data.transforms import FaceTransform, PerChannel, normalize_pixels
 
 
@@ -127,7 +127,7 @@ def embed_images(
     return np.concatenate(done)
 
 
-class NotedErrors:
+class NotedErrors(ImageView):
     """An `ImageSequence` that notes which of its images cannot be read, and why, as they are read.
 
     Args:
@@ -136,38 +136,15 @@ class NotedErrors:
     """
 
     def __init__(self, source: ImageSequence, errors: dict[int, str]):
-        self._source, self._errors = source, errors
-
-    def __len__(self) -> int:
-        return len(self._source)
+        super().__init__(source)
+        self._errors = errors
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         try:
-            return self._source[index]
+            return super().__getitem__(index)
         except UnreadableImage as error:
             self._errors[index] = str(error)
             raise
-
-    def describe(self, index: int) -> str:
-        """As the sequence says it."""
-        return self._source.describe(index)
-
-
-class ChosenImages:
-    """The images of a sequence at some indices: an `ImageSequence`."""
-
-    def __init__(self, source: ImageSequence, indices: Sequence[int] | np.ndarray):
-        self._source, self._indices = source, indices
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return self._source[int(self._indices[index])]
-
-    def describe(self, index: int) -> str:
-        """As the sequence says it."""
-        return self._source.describe(int(self._indices[index]))
 
 
 def batch_plan(count: int, batch_size: int) -> list[tuple[range, int]]:

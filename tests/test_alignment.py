@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from faces_on_disk import make_face, make_folder, write_image
 
-from sphereface_jax.data.aligner import AlignedImages, FaceAligner, align_folder, face_aligner
+from sphereface_jax.data.aligner import FaceAligner, align_folder, face_aligner
 from sphereface_jax.data.alignment import (
     REFERENCE_POINTS,
     Detection,
@@ -24,6 +24,7 @@ from sphereface_jax.data.alignment import (
 )
 from sphereface_jax.data.images import ImagePaths, read_image
 from sphereface_jax.data.landmarks import landmarks_of, read_landmarks
+from sphereface_jax.data.source import ImageView
 
 POINTS = np.array([[60.0, 70], [90, 69], [75, 85], [64, 100], [88, 101]])
 
@@ -283,7 +284,7 @@ def test_align_folder_never_writes_into_its_source(tmp_path: Path) -> None:
 
 def test_aligned_images_are_a_sequence(tmp_path: Path) -> None:
     raw = raw_folder(tmp_path / "raw")
-    images = AlignedImages(ImagePaths([raw / "ann/0000.png", raw / "bob/dark.png"]), DETECTING)
+    images = ImageView(ImagePaths([raw / "ann/0000.png", raw / "bob/dark.png"]), change=DETECTING)
     assert len(images) == 2
     np.testing.assert_array_equal(images[0]["image"], align_face(make_face(0), POINTS, (112, 112)))
     with pytest.raises(NoFace, match=r"dark\.png: no face found"):

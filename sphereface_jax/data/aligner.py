@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -32,7 +32,7 @@ from sphereface_jax.data.images import (
     read_image,
 )
 from sphereface_jax.data.landmarks import landmarks_of, read_landmarks
-from sphereface_jax.data.source import FaceSource, ImageSequence, encoded_image
+from sphereface_jax.data.source import FaceSource, encoded_image
 from sphereface_jax.data.text import first_ten
 from sphereface_jax.data.transforms import WrongImageSize
 
@@ -115,24 +115,6 @@ def face_aligner(
     from sphereface_jax.data.mtcnn import MtcnnDetector
 
     return FaceAligner(image_size, detector=MtcnnDetector(), points_from="mtcnn")
-
-
-class AlignedImages:
-    """A view of images through an aligner, for embedding: an `ImageSequence`."""
-
-    def __init__(self, source: ImageSequence, aligner: FaceAligner):
-        self._source, self._aligner = source, aligner
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        image = self._source[index]["image"]
-        return {"image": self._aligner(image, self._source.describe(index))}
-
-    def describe(self, index: int) -> str:
-        """As the underlying source says it."""
-        return self._source.describe(index)
 
 
 @dataclasses.dataclass(frozen=True)

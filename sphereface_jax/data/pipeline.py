@@ -13,12 +13,13 @@ generators and shuffles of a textbook Grain pipeline cost as much as the decodin
 import logging
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import cv2
 import grain
 import numpy as np
 
+from sphereface_jax._checks import require
 from sphereface_jax.data.files import available_cores
 from sphereface_jax.data.images import UnreadableImage
 from sphereface_jax.data.source import FaceSource, ImageSequence
@@ -133,13 +134,11 @@ def make_pipeline(
     _check_at_least(process_count=(process_count, 1), prefetch_batches=(prefetch_batches, 0))
     if not len(source):
         raise ValueError("source: expected at least one image, found none")
-    _check_on_error(on_error)
-    if not 0 <= process_index < process_count:
-        raise ValueError(f"process_index: expected 0 to {process_count - 1}, got {process_index}")
-    if batch_size % process_count:
-        raise ValueError(
-            f"batch_size: expected a multiple of the {process_count} processes, got {batch_size}"
-        )
+    require(on_error in get_args(OnError), "on_error", "'raise' or 'skip'", repr(on_error))
+    expected = f"0 to {process_count - 1}"
+    require(0 <= process_index < process_count, "process_index", expected, process_index)
+    expected = f"a multiple of the {process_count} processes"
+    require(not batch_size % process_count, "batch_size", expected, batch_size)
     local = batch_size // process_count
     chunks = _TrainingChunks(
         source,
@@ -185,7 +184,7 @@ def ordered_batches(
       WrongImageSize: naming the image.
     """
     _check_at_least(batch_size=(batch_size, 1), prefetch_batches=(prefetch_batches, 0))
-    _check_on_error(on_error)
+    require(on_error in get_args(OnError), "on_error", "'raise' or 'skip'", repr(on_error))
     chunks = _OrderedChunks(source, transform or FaceTransform(), batch_size, on_error)
     dataset = grain.MapDataset.source(chunks)
     batches = iter(dataset.to_iter_dataset(_read_options(num_threads, prefetch_batches)))
@@ -311,12 +310,6 @@ def _read_options(num_threads: int | None, ready: int) -> grain.ReadOptions:
     return grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=num_threads + ready)
 
 
-def _check_on_error(on_error: str) -> None:
-    if on_error not in ("raise", "skip"):
-        raise ValueError(f"on_error: expected 'raise' or 'skip', got {on_error!r}")
-
-
 def _check_at_least(**arguments: tuple[int, int]) -> None:
     for name, (value, minimum) in arguments.items():
-        if value < minimum:
-            raise ValueError(f"{name}: expected at least {minimum}, got {value}")
+        require(value >= minimum, name, f"at least {minimum}", value)

@@ -5,7 +5,7 @@ decoding anything, so that a run can count its classes, hold identities out and 
 pairs before it touches a pixel.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -58,7 +58,40 @@ class FaceSource(ImageSequence, Protocol):
         ...
 
 
-class Relabelled:
+class ImageView:
+    """Some images of a sequence, or all of them each changed: an `ImageSequence`.
+
+    Args:
+      source: the images.
+      indices: which of them [N]; all by default.
+      change: from pixels and what they are called to other pixels, as a `FaceAligner` does;
+        nothing by default.
+    """
+
+    def __init__(
+        self,
+        source: ImageSequence,
+        indices: Sequence[int] | np.ndarray | None = None,
+        change: Callable[[np.ndarray, str], np.ndarray] | None = None,
+    ):
+        self._source, self._change = source, change
+        self._indices = np.arange(len(source)) if indices is None else np.asarray(indices)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        example = self._source[int(self._indices[index])]
+        if self._change is None:
+            return example
+        return {"image": self._change(example["image"], self.describe(index))}
+
+    def describe(self, index: int) -> str:
+        """As the underlying sequence says it."""
+        return self._source.describe(int(self._indices[index]))
+
+
+class Relabelled(ImageView):
     """Some images of a source, with labels of their own.
 
     Args:
@@ -75,25 +108,17 @@ class Relabelled:
         labels: np.ndarray,
         identities: tuple[str, ...],
     ):
-        self._source, self._indices = source, indices
+        super().__init__(source, indices)
         self.labels, self.identities = labels, identities
         self.passed_over = getattr(source, "passed_over", ())
         self.remarks = getattr(source, "remarks", ())
 
-    def __len__(self) -> int:
-        return len(self._indices)
-
     def __getitem__(self, index: int) -> dict[str, Any]:
-        example = self._source[int(self._indices[index])]
-        return {"image": example["image"], "label": int(self.labels[index])}
+        return super().__getitem__(index) | {"label": int(self.labels[index])}
 
     def read_encoded(self, index: int) -> bytes:
         """The encoded image, as `encoded_image` gives it for the underlying source."""
         return encoded_image(self._source, int(self._indices[index]))
-
-    def describe(self, index: int) -> str:
-        """As the underlying source says it."""
-        return self._source.describe(int(self._indices[index]))
 
     def contents(self) -> list[str]:
         """As the underlying source says it of these images."""

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sphereface_jax._checks import require
 from sphereface_jax.data import augment
 
 PerChannel = float | tuple[float, float, float]
@@ -88,16 +89,13 @@ class FaceTransform:
     cutout: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.color_order not in ("rgb", "bgr"):
-            raise ValueError(f"color_order: expected 'rgb' or 'bgr', got {self.color_order!r}")
+        order = self.color_order
+        require(order in ("rgb", "bgr"), "color_order", "'rgb' or 'bgr'", repr(order))
         for name in ("mirror", "crop", "low_resolution", "blur", "photometric", "cutout"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(
-                    f"{name}: expected a probability in [0, 1], got {getattr(self, name)}"
-                )
+            value = getattr(self, name)
+            require(0 <= value <= 1, name, "a probability in [0, 1]", value)
         most = (min(self.image_size) - 1) // 2
-        if not 0 <= self.shift <= most:
-            raise ValueError(f"shift: expected 0 to {most} pixels, got {self.shift}")
+        require(0 <= self.shift <= most, "shift", f"0 to {most} pixels", self.shift)
 
     def __call__(
         self,

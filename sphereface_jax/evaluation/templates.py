@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sphereface_jax._checks import require
 from sphereface_jax.evaluation.identification import (
     DIR_AT_FARS,
     RANKS,
@@ -336,8 +337,7 @@ def _select(
 
 
 def _of_shape(name: str, array: NDArray, shape: tuple[int, ...]) -> NDArray:
-    if array.shape != shape:
-        raise ValueError(f"{name}: expected shape {list(shape)}, got {list(array.shape)}")
+    require(array.shape == shape, name, f"shape {list(shape)}", list(array.shape))
     return array
 
 

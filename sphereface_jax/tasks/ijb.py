@@ -12,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from sphereface_jax.data.aligner import AlignedImages, FaceAligner
+from sphereface_jax.data.aligner import FaceAligner
 from sphereface_jax.data.ijb import IjbSubjects
 from sphereface_jax.data.ijb_folder import read_ijb
 from sphereface_jax.data.images import ImagePaths
+from sphereface_jax.data.source import ImageView
 from sphereface_jax.data.vectors import FaceVectors
 from sphereface_jax.evaluation.templates import (
     Templates,
@@ -76,7 +77,7 @@ class IjbTask:
         crops = ImagePaths(list(found.values()))
         return FaceImages(
             list(found),
-            AlignedImages(crops, FaceAligner(landmarks=landmarks)),
+            ImageView(crops, change=FaceAligner(landmarks=landmarks)),
             Missing(missing, len(landmarks), folder=folder),
         )
 

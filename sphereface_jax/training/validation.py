@@ -9,8 +9,8 @@ import numpy as np
 from flax import nnx
 from jax.experimental.multihost_utils import process_allgather
 
-from sphereface_jax.data.source import FaceSource
-from sphereface_jax.embedding import ChosenImages, embed, embed_images
+from sphereface_jax.data.source import FaceSource, ImageView
+from sphereface_jax.embedding import embed, embed_images
 from sphereface_jax.evaluation.pairs import Pairs
 from sphereface_jax.evaluation.pairs_sampling import verification_pairs
 from sphereface_jax.evaluation.verification import lfw_authors
@@ -50,7 +50,7 @@ class Validator:
         self._count, processes = len(used), jax.process_count()
         share = -(-len(used) // processes)
         padded = np.pad(used, (0, share * processes - len(used)), mode="edge")
-        self._images = ChosenImages(source, padded[share * jax.process_index() :][:share])
+        self._images = ImageView(source, padded[share * jax.process_index() :][:share])
         self._transform = face_transform(config.data)
         self._batch_size = min(config.batch_size, 64)
         self._embed = functools.partial(
