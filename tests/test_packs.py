@@ -114,7 +114,7 @@ def test_a_payload_is_refused_by_name(tmp_path: Path, protocol, payload, name) -
     [
         (b"\x80\x02cbuiltins\nbytes\nJ\0\0\0\x7f\x85R.", "TypeError"),  # bytes(2 ** 31)
         (b"\x80\x02cnumpy\ndtype\n}X\x01\0\0\0aK\x01sb.", "changes Function"),  # set its attributes
-        (b"\x80\x02r\xff\xff\xff\x7f.", "numbers its objects up to 2147483647"),
+        (b"\x80\x02r\xff\xff\xff\x7f.", "damaged or truncated pickle"),  # 2 ** 31 objects
         (b"\x80\x02c_codecs\nencode\nX\x01\0\0\0aX\x05\0\0\0rot13\x86R.", "encodes as 'rot13'"),
         (b"\x80\x02X\x01\0\0\0aQ.", "refers to objects outside itself"),
     ],

@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import struct
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -138,6 +139,27 @@ def test_a_tensor_beyond_its_storage_is_refused(offset, shape, strides, tmp_path
 def test_a_pickle_cannot_ask_for_all_memory(tmp_path: Path) -> None:
     path = zip_of(tmp_path / "x.pt", b"\x80\x02}r\xff\xff\xff\x7f.")
     assert read_torch_file(path) == {}
+
+
+def test_a_tensor_cannot_be_altered_once_it_is_checked(tmp_path: Path) -> None:
+    made, strides = b"ccollections\nOrderedDict\n)RtR", b"(" + b"J" + struct.pack("<i", -9) + b"t"
+    program = hostile_tensor(0, (4,), (1,))
+    assert made in program
+    program = program.replace(made, made + b"}X\x07\0\0\0strides" + strides + b"sb")
+    path = zip_of(tmp_path / "x.pt", program, **{"0": bytes(16)})
+    with pytest.raises(ValueError, match="it changes Tensor"):
+        read_torch_file(path)
+
+
+def test_a_claim_of_many_bytes_takes_no_memory(tmp_path: Path) -> None:
+    path = zip_of(tmp_path / "x.pt", b"\x80\x05\x96" + struct.pack("<Q", 1 << 30) + b"few.")
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="expected a file of weights"):
+            read_torch_file(path)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_strided_view_is_read(tmp_path: Path) -> None:

@@ -1,15 +1,13 @@
 """InsightFace's verification packs (`lfw.bin`, `cfp_fp.bin`, ...), read without running a pickle.
 
-A pack is the pickle of `(encoded images, is_same)`: images 2p and 2p + 1 make pair p. A pickle is a
-program, and a stranger's may do anything when it is loaded. Here the only names that it may call
-are the handful that rebuild bytes and NumPy arrays, and even these are stand-ins of this module
-that know plain numbers and bytes alone; every other name is refused, by name.
+A pack is the pickle of `(encoded images, is_same)`: images 2p and 2p + 1 make pair p. The only
+names that it may call (`safe_pickle.py`) are the handful that rebuild bytes and NumPy arrays, and
+even these are stand-ins of this module that know plain numbers and bytes alone.
 """
 
 import io
 import os
 import pickle
-import pickletools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ import numpy as np
 
 from sphereface_jax.data.files import AtomicFile
 from sphereface_jax.data.images import decode_image
+from sphereface_jax.data.safe_pickle import RefusedError, SafeUnpickler, StandIn
 from sphereface_jax.data.text import existing_file
 
 
@@ -100,30 +99,7 @@ def write_pack(
         pickle.dump(([bytes(i) for i in images], [bool(s) for s in is_same]), file, protocol=4)
 
 
-class _RefusedError(Exception):
-    """A pickle that wants more than data."""
-
-
-class _Refusing:
-    """A stand-in that a pickle may call and not alter: BUILD meets `__setstate__`."""
-
-    __slots__ = ()
-
-    def __setstate__(self, state: Any) -> None:
-        raise _RefusedError(f"it changes {type(self).__name__.strip('_')}")
-
-
-class _Function(_Refusing):
-    __slots__ = ("_function",)
-
-    def __init__(self, function: Callable[..., Any]):
-        self._function = function
-
-    def __call__(self, *arguments: Any) -> Any:
-        return self._function(*arguments)
-
-
-class _Dtype(_Refusing):
+class _Dtype(StandIn):
     """A NumPy dtype of plain numbers."""
 
     __slots__ = ("dtype",)
@@ -131,7 +107,7 @@ class _Dtype(_Refusing):
     def __init__(self, code: Any, *_: Any):
         code = code.decode("ascii") if isinstance(code, bytes) else code
         if not (isinstance(code, str) and len(code) in (2, 3) and code[0] in "biuf"):
-            raise _RefusedError(f"it holds an array of {code!r}")
+            raise RefusedError(f"it holds an array of {code!r}")
         self.dtype = np.dtype(code)
 
     def __setstate__(self, state: Any) -> None:
@@ -139,7 +115,7 @@ class _Dtype(_Refusing):
             self.dtype = self.dtype.newbyteorder(">")
 
 
-class _Array(_Refusing):
+class _Array(StandIn):
     """A NumPy array of plain numbers; its content comes with BUILD, as NumPy's own does."""
 
     __slots__ = ("array",)
@@ -171,7 +147,7 @@ def _no_bytes() -> bytes:
 def _latin1(text: Any, encoding: Any) -> bytes:
     """What Python 3 writes for bytes in the old protocols."""
     if encoding not in ("latin1", "latin-1"):
-        raise _RefusedError(f"it encodes as {encoding!r}")
+        raise RefusedError(f"it encodes as {encoding!r}")
     return text.encode("latin1")
 
 
@@ -188,22 +164,10 @@ _ALLOWED: dict[tuple[str, str], Callable[..., Any] | type] = {
 }
 
 
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        allowed = _ALLOWED.get((module, name))
-        if allowed is None:
-            raise _RefusedError(f"it asks for {module}.{name}")
-        return _Function(allowed)
-
-    def persistent_load(self, pid: Any) -> Any:
-        raise _RefusedError("it refers to objects outside itself")
-
-
 def _load(data: bytes, name: str) -> Any:
     try:
-        _check_memo(data)
-        return _Unpickler(io.BytesIO(data), encoding="bytes").load()
-    except _RefusedError as error:
+        return SafeUnpickler(io.BytesIO(data), _ALLOWED, encoding="bytes").load()
+    except RefusedError as error:
         raise ValueError(
             f"{name}: refused: expected a pickle of lists, bytes, bools and numbers alone, but "
             f"{' '.join(str(error).split())[:200]}"
@@ -213,13 +177,6 @@ def _load(data: bytes, name: str) -> Any:
             f"{name}: expected a verification pack, found a damaged or truncated pickle "
             f"({type(error).__name__}: {' '.join(str(error).split())[:120]})"
         ) from None
-
-
-def _check_memo(data: bytes) -> None:
-    """Refuses memo numbers above the number of opcodes: the C unpickler would allocate as many."""
-    for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > count:
-            raise _RefusedError(f"it numbers its objects up to {argument}")
 
 
 def _image_bytes(image: Any, name: str) -> bytes:

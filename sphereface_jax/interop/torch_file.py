@@ -2,8 +2,8 @@
 
 A file of `torch.save` is a pickle whose tensors are references to storages beside it: in the
 format since 1.6 a zip of `NAME/data.pkl` and raw `NAME/data/KEY`, in the one before it a row of
-five pickles with the storages after them. A pickle names functions to call. This reader knows the
-handful that a state dict needs, builds the arrays itself, and refuses any other name unread.
+five pickles with the storages after them. This reader knows the handful of functions that the
+pickle of a state dict calls, builds the arrays itself, and refuses any other name unread.
 
 References:
   PyTorch, torch/serialization.py and torch/_weights_only_unpickler.py.
@@ -12,7 +12,6 @@ References:
 import collections
 import io
 import math
-import pickle
 import struct
 import zipfile
 from collections.abc import Callable, Mapping
@@ -21,6 +20,8 @@ from typing import IO, Any
 
 import jax.numpy as jnp
 import numpy as np
+
+from sphereface_jax.data.safe_pickle import SafeUnpickler, StandIn
 
 STORAGES = {
     "DoubleStorage": np.float64,
@@ -39,14 +40,14 @@ _MOST_PICKLE_BYTES = 1 << 26
 _TYPE_NAMES = {np.dtype(dtype): name for name, dtype in STORAGES.items()}
 
 
-class _Storage:
+class _Storage(StandIn):
     """The memory of a tensor; its bytes come with the pickle or after it."""
 
     def __init__(self, dtype: np.dtype, length: int, data: bytes | None):
         self.dtype, self.length, self.data = dtype, length, data
 
 
-class _Tensor:
+class _Tensor(StandIn):
     """A view of a storage, made into an array once its bytes are there."""
 
     def __init__(self, storage: Any, offset: Any, shape: Any, strides: Any):
@@ -76,39 +77,27 @@ class _Tensor:
         return view.copy()
 
 
-class _Unpickler(pickle._Unpickler):
-    """An unpickler that knows state dicts and nothing else.
+_KNOWN: dict[tuple[str, str], Any] = {
+    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("torch._utils", "_rebuild_tensor"): lambda *args: _Tensor(*args[:4]),
+    ("torch._utils", "_rebuild_tensor_v2"): lambda *args: _Tensor(*args[:4]),
+    ("torch._utils", "_rebuild_parameter"): lambda data, *rest: data,
+    ("torch.nn.parameter", "Parameter"): lambda data, *rest: data,
+    ("torch", "Size"): tuple,
+    **{("torch", name): name for name in STORAGES},
+}
 
-    The one in Python, whose memo is a dictionary: that in C fills an array as long as the largest
-    index that a pickle names, so that ten bytes can ask for all memory.
-    """
+
+class _Unpickler(SafeUnpickler):
+    """An unpickler that knows state dicts and nothing else."""
+
+    refusal = (
+        "it asks for the code {}, which is never run; save the state_dict() of the network alone"
+    )
 
     def __init__(self, file: io.BytesIO, load_storage: Callable[[tuple[Any, ...]], _Storage]):
-        super().__init__(file, encoding="utf-8")
+        super().__init__(file, _KNOWN, encoding="utf-8")
         self._load_storage = load_storage
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Returns what stands for a name of the whitelist.
-
-        Raises:
-          ValueError: another name; nothing of it is imported.
-        """
-        known: dict[tuple[str, str], Any] = {
-            ("collections", "OrderedDict"): collections.OrderedDict,
-            ("torch._utils", "_rebuild_tensor"): lambda *args: _Tensor(*args[:4]),
-            ("torch._utils", "_rebuild_tensor_v2"): lambda *args: _Tensor(*args[:4]),
-            ("torch._utils", "_rebuild_parameter"): lambda data, *rest: data,
-            ("torch.nn.parameter", "Parameter"): lambda data, *rest: data,
-            ("torch", "Size"): tuple,
-        }
-        if module == "torch" and name in STORAGES:
-            return name
-        if (module, name) not in known:
-            raise ValueError(
-                f"it asks for the code {module}.{name}, which is never run; save the state_dict() "
-                "of the network alone"
-            )
-        return known[module, name]
 
     def persistent_load(self, reference: Any) -> _Storage:
         """Returns the storage that a reference names."""
