@@ -52,7 +52,14 @@ class SafeUnpickler(pickle._Unpickler):
         self._known = known
 
     def find_class(self, module: str, name: str) -> Any:
-        """Returns what stands for a name.
+        """What stands for a name.
+
+        Args:
+          module: as the pickle has it.
+          name: in the module.
+
+        Returns:
+          The value of `known`, a function as one that may be called and not altered.
 
         Raises:
           RefusedError: an unknown name; nothing of it is imported.
