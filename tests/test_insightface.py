@@ -51,6 +51,28 @@ def test_get_feat_gives_the_same_cosines(
         np.testing.assert_allclose(np.linalg.norm(theirs, axis=1), 1, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["foamliu_mobilefacenet", "faceplugin_fr_feature"])
+def test_a_public_network_goes_on_from_its_onnx_file(
+    name: str, model_zoo, shared_data: Path, tmp_path: Path
+) -> None:
+    network, run, out = (
+        shared_data / "networks" / f"{name}.onnx",
+        tmp_path / "run",
+        tmp_path / "n.onnx",
+    )
+    if not network.exists():
+        pytest.skip("the shared data have no public networks")
+    assert call("import", network, "--out", run) == 0
+    assert call("export", run, "--onnx", out) == 0
+    model = model_zoo.get_model(str(out))
+    assert (type(model).__name__, model.input_size) == ("ArcFaceONNX", (112, 112))
+    assert (model.input_mean, model.input_std) == (127.5, 127.5)
+    paths = sorted((shared_data / "lfw" / "aligned_112").glob("A*/*.jpg"))[:16]
+    theirs = model.get_feat([cv2.imread(str(path)) for path in paths])
+    ours = FaceEmbedder.from_run(run).embed(paths)
+    assert (unit(theirs) * ours).sum(axis=1).min() > 0.9999
+
+
 def test_get_cuts_the_same_face_out_of_a_photograph(
     model_zoo, shared_data: Path, tmp_path: Path
 ) -> None:
