@@ -32,7 +32,7 @@ FLAGS = ["--channels", 2, 2, 4, 4, "--embedding-dim", 3, "--image-size", 16, 16]
 
 
 def assert_same(ours: dict, theirs: dict) -> None:
-    assert list(ours) == list(theirs)
+    assert set(ours) == set(theirs)
     for name, tensor in theirs.items():
         assert ours[name].dtype == tensor.dtype
         np.testing.assert_array_equal(ours[name], tensor)
@@ -44,22 +44,9 @@ def assert_same(ours: dict, theirs: dict) -> None:
 )
 def test_round_trip(encode, decode, tmp_path: Path) -> None:
     path = tmp_path / "weights"
-    path.write_bytes(encode(TENSORS))
-    assert_same(decode(path), TENSORS)
-
-
-def test_safetensors_own_package_agrees(tmp_path: Path) -> None:
-    package = pytest.importorskip("safetensors.numpy", reason="safetensors is not installed")
-    plain = {name: value for name, value in TENSORS.items() if name != "b.half"}
-    path = tmp_path / "weights.safetensors"
-    path.write_bytes(safetensors_bytes(plain, {"made": "here"}))
-    theirs = package.load_file(path)
-    for name, tensor in plain.items():
-        np.testing.assert_array_equal(theirs[name], tensor)
-    package.save_file(plain, path)
-    ours = read_safetensors(path)
-    for name, tensor in plain.items():
-        np.testing.assert_array_equal(ours[name], tensor)
+    tensors = TENSORS | {"sliced": np.arange(6, dtype=np.int16).reshape(2, 3).T[1:]}
+    path.write_bytes(encode(tensors))
+    assert_same(decode(path), tensors)
 
 
 def test_pytorch_reads_what_is_written(tmp_path: Path) -> None:
@@ -207,6 +194,7 @@ def test_a_truncated_file_makes_no_run(
         b'{"a": 3}',
         b'{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}',
         b'{"a": {"dtype": "F99", "shape": [1], "data_offsets": [0, 4]}}',
+        b'{"a": {"dtype": "F4", "shape": [16], "data_offsets": [0, 8]}}',
         b'{"a": {"dtype": "F32", "shape": [-1, -1], "data_offsets": [0, 4]}}',
         b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [-8, -4]}}',
     ],
