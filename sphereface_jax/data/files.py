@@ -8,7 +8,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -184,3 +184,26 @@ def read_records(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             break
     return records
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested dictionary as one of dotted names.
+
+    Args:
+      values: by name, nested to any depth.
+      prefix: what to put before every name.
+
+    Returns:
+      The values that are no dictionaries.
+
+    Example:
+      >>> flatten({"loss": {"name": "sphereface"}, "seed": 0})
+      {'loss.name': 'sphereface', 'seed': 0}
+    """
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat

@@ -100,26 +100,3 @@ def collect_scores(evaluations: Iterable[Numbers]) -> list[Score]:
             on = numbers.get("input", where)
             scores[name, on] = Score(name.replace("_pixels", " pixels"), on, step, numbers)
     return list(scores.values())
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested dictionary as one of dotted names.
-
-    Args:
-      values: by name, nested to any depth.
-      prefix: what to put before every name.
-
-    Returns:
-      The values that are no dictionaries.
-
-    Example:
-      >>> flatten({"loss": {"name": "sphereface"}, "seed": 0})
-      {'loss.name': 'sphereface', 'seed': 0}
-    """
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat

@@ -6,6 +6,7 @@ Each takes all runs of a page. What was not measured is said in a sentence that 
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from sphereface_jax.data.files import flatten
 from sphereface_jax.reports.evidence import PeopleEvidence
 from sphereface_jax.reports.hard_pairs import hard_pairs
 from sphereface_jax.reports.html import (
@@ -24,7 +25,7 @@ from sphereface_jax.reports.plots_errors import angle_plots, protocol_plot, roc_
 from sphereface_jax.reports.plots_evidence import evidence_plots
 from sphereface_jax.reports.plots_geometry import people_plot, prototype_plot, sphere_plot
 from sphereface_jax.reports.plots_training import training_plots
-from sphereface_jax.reports.run_record import RunRecord, flatten
+from sphereface_jax.reports.run_record import RunRecord
 from sphereface_jax.reports.summary import last_step, loss_name
 from sphereface_jax.reports.tables import table_of_many, tables_of_one
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from sphereface_jax._checks import require
+from sphereface_jax.data.files import flatten
 
 Resume = Literal["fixed", "free", "data"]
 """Whether a resumed run may change a field: "fixed" fields say what is learnt and may not; "free"
@@ -435,22 +436,12 @@ def differences(ours: Any, theirs: Any) -> list[str]:
     Returns:
       A line for each, sorted.
     """
-    flat_ours, flat_theirs = _flatten(to_dict(ours)), _flatten(to_dict(theirs))
+    flat_ours, flat_theirs = flatten(to_dict(ours)), flatten(to_dict(theirs))
     return [
         f"{name}: {flat_theirs.get(name)} -> {flat_ours.get(name)}"
         for name in sorted(flat_ours | flat_theirs)
         if flat_ours.get(name) != flat_theirs.get(name)
     ]
-
-
-def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat
 
 
 def check_options(options: Any) -> None:
