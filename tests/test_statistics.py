@@ -164,7 +164,9 @@ def test_a_weighted_roc_agrees_with_scikit_learn() -> None:
         roc_curve(scores, is_same, weights=-weights)
 
 
-@pytest.mark.parametrize(("first", "second"), [(0, 0), (3, 0), (5, 9), (40, 21), (700, 800)])
+@pytest.mark.parametrize(
+    ("first", "second"), [(0, 0), (3, 0), (5, 9), (40, 21), (700, 800), (49_500, 50_500)]
+)
 def test_mcnemar_is_the_exact_binomial_test(first: int, second: int) -> None:
     both = np.ones(10, bool)
     a = np.concatenate([np.ones(first, bool), np.zeros(second, bool), both])

@@ -8,12 +8,12 @@ person is a question about that person alone and counts once; a pair of two is o
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import bdtr
 
 from sphereface_jax.evaluation.pairs import Pairs
 from sphereface_jax.evaluation.rates import FEW, exact_interval, pair_rate
@@ -272,7 +272,5 @@ def mcnemar(first_is_correct: ArrayLike, second_is_correct: ArrayLike) -> McNema
         raise ValueError(f"second_is_correct: expected {len(first)} as first, got {len(second)}")
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     num_unlike = only_first + only_second
-    as_uneven = sum(math.comb(num_unlike, k) for k in range(min(only_first, only_second) + 1))
-    # Python divides whole numbers of any size to the nearest float.
-    p_value = min(1.0, 2 * as_uneven / 2**num_unlike)
+    p_value = min(1.0, 2 * float(bdtr(min(only_first, only_second), num_unlike, 0.5)))
     return McNemarResult(only_first, only_second, p_value)
