@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 from faces_on_disk import make_face, make_folder, write_image
 
-from sphereface_jax.data.fingerprint import fingerprint, with_file_sizes
 from sphereface_jax.data.open import open_source
 from sphereface_jax.data.record_source import write_records
-from sphereface_jax.data.source import FaceSource, Subset
+from sphereface_jax.data.source import FaceSource, Subset, fingerprint, with_file_sizes
 from sphereface_jax.data.synthetic import SyntheticFaces
 
 

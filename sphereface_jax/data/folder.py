@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from sphereface_jax.data.finder import PassedOver, walk_images
-from sphereface_jax.data.fingerprint import with_file_sizes
 from sphereface_jax.data.images import read_bytes, read_image
+from sphereface_jax.data.source import with_file_sizes
 from sphereface_jax.data.text import existing_folder
 
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from sphereface_jax.data.fingerprint import with_file_sizes
 from sphereface_jax.data.folder import check_identities
 from sphereface_jax.data.images import read_bytes, read_image
+from sphereface_jax.data.source import with_file_sizes
 from sphereface_jax.data.text import is_whole, read_lines
 
 

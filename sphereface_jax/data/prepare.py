@@ -21,9 +21,8 @@ import numpy as np
 
 from sphereface_jax.data.aligner import EncodedFace, FaceAligner, encoded_face
 from sphereface_jax.data.files import AtomicFile, available_cores, claim_folder
-from sphereface_jax.data.fingerprint import fingerprint
 from sphereface_jax.data.images import UnreadableImage
-from sphereface_jax.data.source import FaceSource
+from sphereface_jax.data.source import FaceSource, fingerprint
 from sphereface_jax.data.text import first_ten
 
 VERSION = "1.0.0"

@@ -31,8 +31,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from sphereface_jax.compilation import run_arithmetic
 from sphereface_jax.data.files import read_json, read_records, write_atomically, write_json
-from sphereface_jax.data.fingerprint import fingerprint
-from sphereface_jax.data.source import FaceSource
+from sphereface_jax.data.source import FaceSource, fingerprint
 from sphereface_jax.data.transforms import PerChannel
 from sphereface_jax.training.checkpoint import Checkpoints
 from sphereface_jax.training.config import TrainConfig, from_dict, resume_conflicts, to_dict
