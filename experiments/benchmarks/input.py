@@ -5,7 +5,8 @@
 Bare decoding is the least that any input must do: read each file of the folder and `cv2.imdecode`
 it, in a thread pool, in large chunks, keeping nothing. The pipeline does all that training does:
 shuffle, decode, crop 112x112 to 112x96, mirror, shift, colour order, batch. It reads the same faces
-as a folder, as RecordIO and as ArrayRecord. The DataLoader (skipped where there is no PyTorch)
+as a folder, as RecordIO and as ArrayRecord, and the folder once more with every augmentation of
+docs/faces.md, resized to 64x56. The DataLoader (skipped where there is no PyTorch)
 reads the folder with as many worker processes as there are threads, decodes with the same OpenCV
 and only crops and mirrors. The contestants run in turn, so that a busy machine is busy for all of
 them; the rates are those of each one's best round.
@@ -44,6 +45,15 @@ from sphereface_jax.data.transforms import FaceTransform
 
 CHUNK = 256
 TRANSFORM = FaceTransform(shift=2)
+AUGMENTED = FaceTransform(
+    image_size=(64, 56),
+    resize=True,
+    shift=2,
+    crop=0.2,
+    low_resolution=0.1,
+    photometric=0.3,
+    cutout=0.3,
+)
 
 
 def bare_decoding(folder: ImageFolder, threads: int) -> int:
@@ -60,10 +70,16 @@ def bare_decoding(folder: ImageFolder, threads: int) -> int:
     return len(paths)
 
 
-def run_pipeline(source: FaceSource, batch_size: int, threads: int, images: int) -> int:
+def run_pipeline(
+    source: FaceSource,
+    batch_size: int,
+    threads: int,
+    images: int,
+    transform: FaceTransform = TRANSFORM,
+) -> int:
     """Takes so many images of the training stream."""
     pipeline = make_pipeline(
-        source, batch_size=batch_size, seed=0, transform=TRANSFORM, num_threads=threads
+        source, batch_size=batch_size, seed=0, transform=transform, num_threads=threads
     )
     batches = -(-images // batch_size)
     for _ in itertools.islice(pipeline, batches):
@@ -175,6 +191,9 @@ def main(
             contestants[name] = lambda source=source: run_pipeline(
                 source, batch_size, threads, len(folder)
             )
+        contestants["folder_augmented"] = lambda: run_pipeline(
+            folder, batch_size, threads, len(folder), AUGMENTED
+        )
         loader = data_loader(folder, batch_size, threads)
         if loader is not None:
             contestants["data_loader"] = loader

@@ -262,6 +262,7 @@ Command: `python -m experiments.benchmarks.layers`. {machine(results)}
 INPUTS = {
     "bare_decoding": "OpenCV decoding alone",
     "folder": "pipeline, folder of JPEG",
+    "folder_augmented": "the same, every augmentation, 64×56",
     "rec": "pipeline, RecordIO",
     "array_record": "pipeline, ArrayRecord",
     "data_loader": "PyTorch DataLoader, folder",
