@@ -3,7 +3,8 @@
     python -m experiments.loss_table
 
 Formulas and sources come from the losses' docstrings, defaults from their signatures; slopes and
-curves are computed by the library. tests/test_docs.py holds that the page is what this file writes.
+curves are computed by the library. tests/repository/test_docs.py holds that the page is what this
+file writes.
 """
 
 import inspect
@@ -98,7 +99,7 @@ after every update, as that layer does.
 
 ## Against pytorch-metric-learning 2
 
-`tests/test_parity_losses.py` compares values and gradients.
+`tests/losses/test_parity_losses.py` compares values and gradients.
 
 | theirs | ours | where they differ |
 | --- | --- | --- |

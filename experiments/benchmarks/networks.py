@@ -25,7 +25,7 @@ from experiments.pages import RESULTS
 from sphereface_jax.commands.import_weights import import_weights
 from sphereface_jax.commands.weight_options import ImportOptions
 from sphereface_jax.embedder import FaceEmbedder
-from tests import torch_networks as peers
+from tests.helpers import torch_networks as peers
 
 WIDE, SIZE, DIM = (64, 128, 256, 512), (112, 112), 512
 PLAN = WIDE, DIM, (7, 7)

@@ -2,8 +2,8 @@
 
     python -m experiments.benchmarks.tables
 
-A section whose results are not there is left out. tests/test_docs.py holds that the page is what
-this file writes.
+A section whose results are not there is left out.
+tests/repository/test_docs.py holds that the page is what this file writes.
 """
 
 import json

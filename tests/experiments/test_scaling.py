@@ -11,7 +11,7 @@ from experiments import compiled_steps, kernels, scaling
 from sphereface_jax.plan.targets import find_target
 from sphereface_jax.training.config import TrainConfig
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 RESULTS = json.loads(compiled_steps.PATH.read_text(encoding="utf-8"))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parent.parent / "sphereface_jax"
+PACKAGE = Path(__file__).resolve().parents[2] / "sphereface_jax"
 SAY = {
     r"cut along|shared out": "sharded over",
     r"walks? (over|along|through)": "scans, or processes in blocks",

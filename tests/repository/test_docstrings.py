@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parent.parent / "sphereface_jax"
+PACKAGE = Path(__file__).resolve().parents[2] / "sphereface_jax"
 FIELDS = "arg(name='')"
 """How a command says that a parameter stands for its fields."""
 

@@ -23,7 +23,7 @@ from sphereface_jax.training.config import TrainConfig
 from sphereface_jax.training.objective import Objective
 from sphereface_jax.training.optimizer import make_optimizer
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 

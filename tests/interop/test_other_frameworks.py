@@ -15,7 +15,7 @@ from sphereface_jax import arcface_loss, sphereface_loss
 
 pytestmark = pytest.mark.slow
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "how-to" / "in-other-frameworks.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "in-other-frameworks.md"
 PACKAGES = {"Flax Linen": "flax", "Equinox": "equinox", "Haiku": "haiku", "Keras 3": "keras"}
 
 

@@ -310,7 +310,7 @@ def test_compilers_beside_the_trainer_are_not_taken_for_devices(tmp_path: Path) 
         "targets.keep_compilers_out()\n"
         "print(jax.devices()[0].platform)"
     )
-    environment = {"PATH": "/usr/bin", "PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[1]}"}
+    environment = {"PATH": "/usr/bin", "PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[2]}"}
     result = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, env=environment
     )

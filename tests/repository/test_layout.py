@@ -10,7 +10,7 @@ import pytest
 
 import sphereface_jax
 
-PACKAGE = Path(__file__).resolve().parent.parent / "sphereface_jax"
+PACKAGE = Path(__file__).resolve().parents[2] / "sphereface_jax"
 
 # What each part of the package may import from the package. The loss floors, models, data and
 # evaluation know nothing of each other or of training.

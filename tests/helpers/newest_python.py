@@ -11,16 +11,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parents[2]
 ENVIRONMENT = Path(".cache/newest")
 TESTS = [
-    "tests/test_dense.py",
-    "tests/test_losses.py::test_loss_and_gradients_equal_the_oracle_s",
-    "tests/test_blockwise.py::test_whatever_has_a_gradient_has_the_same",
-    "tests/test_models.py::test_bfloat16_keeps_embeddings_and_statistics_float32",
-    "tests/test_models.py::test_statistics_are_gathered_checkpointed_and_resumed",
-    "tests/test_training.py::test_what_a_run_leaves_behind",
-    "tests/test_training.py::test_a_step_compiles_once_and_never_moves_the_padding",
+    "tests/losses/test_dense.py",
+    "tests/losses/test_losses.py::test_loss_and_gradients_equal_the_oracle_s",
+    "tests/losses/test_blockwise.py::test_whatever_has_a_gradient_has_the_same",
+    "tests/models/test_models.py::test_bfloat16_keeps_embeddings_and_statistics_float32",
+    "tests/models/test_models.py::test_statistics_are_gathered_checkpointed_and_resumed",
+    "tests/training/test_training.py::test_what_a_run_leaves_behind",
+    "tests/training/test_training.py::test_a_step_compiles_once_and_never_moves_the_padding",
 ]
 
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-TESTS = Path(__file__).resolve().parent
+HELPERS = Path(__file__).resolve().parent
 DEVICES = 8
 # Eight devices on two cores are slow: a device may wait long for the others.
 PATIENCE = (
@@ -19,7 +19,9 @@ PATIENCE = (
 
 def environment(devices: int, flags: str = "") -> dict[str, str]:
     """Returns that of a process with so many virtual devices, which finds the tests' modules."""
-    paths = [str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")]
+    # Of the tests' modules, of conftest.py, and of the package.
+    folders = (HELPERS, HELPERS.parent, HELPERS.parents[1])
+    paths = [*map(str, folders), os.environ.get("PYTHONPATH", "")]
     flags = f"--xla_force_host_platform_device_count={devices} {PATIENCE} {flags}"
     return os.environ | {
         "PYTHONPATH": os.pathsep.join(path for path in paths if path),
