@@ -6,8 +6,8 @@ writes experiments/results/conformance.npz and, beside it, conformance.json, in 
 library; tests/losses/test_conformance.py holds them to the oracle. To read them takes NumPy alone:
 arrays `CASE/x` [B, D], `CASE/w` [C, D] (or [C, K, D]), `labels` [B], `CASE/loss` [B], and
 `CASE/by_x` and `CASE/by_w`, the gradients of the sum of the losses. The JSON has each case's loss,
-its hyper-parameters and state, and what its points are: "ordinary", or "edges" with cosines of exactly
-±1, right angles and an embedding of length zero.
+its hyper-parameters and state, and what its points are: "ordinary", or "edges" with cosines of
+exactly ±1, right angles and an embedding of length zero.
 """
 
 import json
