@@ -543,7 +543,7 @@ def recognise(
     # A file without a linear layer has it as a convolution of what is left of the image.
     count = len(layers) - 1
     candidates = {}
-    for name in _candidates(count, arch, of_tokens=len(convolutions) == 1):
+    for name in _candidates(count, arch, of_tokens=has_tokens):
         build = MODELS[name]
         candidates[name] = _FAMILIES[build.func].channels(convolutions, **build.keywords)
     departures: list[tuple[str, Departure]] = []

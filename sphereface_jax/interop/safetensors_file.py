@@ -28,6 +28,14 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
 def safetensors_bytes(
     tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
 ) -> bytes:
-    """Returns the file of some tensors; `metadata` maps texts to texts."""
+    """The bytes of a file of tensors.
+
+    Args:
+      tensors: by name.
+      metadata: text by name, for the file's header.
+
+    Returns:
+      What `read_safetensors` reads, ordered by type and name.
+    """
     dense = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
     return save(dense, dict(metadata) if metadata else None)
