@@ -9,7 +9,7 @@ import numpy as np
 
 from sphereface_jax.data.images import ImagePaths
 from sphereface_jax.data.pairs import find_images, read_pairs
-from sphereface_jax.data.source import ImageSequence
+from sphereface_jax.data.source import FaceSource, ImageSequence
 from sphereface_jax.data.synthetic import SyntheticFaces
 from sphereface_jax.data.vectors import identity_of
 from sphereface_jax.embedder import FaceEmbedder
@@ -44,10 +44,25 @@ def synthetic_exam(
 ) -> Exam:
     """Synthetic faces of people far from those that are trained on, in ten folds."""
     source = SyntheticFaces(people, views, image_size=image_size, first_identity=FIRST_STRANGER)
-    left, right, is_same, folds = verification_pairs(source.labels, pairs_per_fold=pairs_per_fold)
+    return drawn_exam(source, f"{people} synthetic strangers", pairs_per_fold=pairs_per_fold)
+
+
+def drawn_exam(
+    source: FaceSource, people: str, *, pairs_per_fold: int, num_folds: int = 10
+) -> Exam:
+    """Pairs drawn from a source, in folds of people.
+
+    Args:
+      source: of faces.
+      people: what to call them.
+      pairs_per_fold: half of them of one person.
+      num_folds: none has a person of another.
+    """
+    left, right, is_same, folds = verification_pairs(
+        source.labels, pairs_per_fold=pairs_per_fold, num_folds=num_folds
+    )
     pairs = Pairs(left, right, is_same=is_same, folds=folds)
-    title = f"{len(pairs):,} pairs of {people} synthetic strangers"
-    return Exam(title, source, source.labels, pairs)
+    return Exam(f"{len(pairs):,} pairs of {people}", source, source.labels, pairs)
 
 
 def listed_exam(path: Path, images: Path) -> Exam:

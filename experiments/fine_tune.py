@@ -18,16 +18,14 @@ from rich.console import Console
 from scipy.special import logsumexp
 
 from experiments.benchmarks.machine import describe_machine, write_results
-from experiments.exams import Exam, examine, listed_exam, score
+from experiments.exams import Exam, drawn_exam, examine, listed_exam, score
 from experiments.pages import RESULTS, table
 from experiments.record_runs import without_folders
 from experiments.study import start
 from sphereface_jax.commands.import_weights import import_weights
 from sphereface_jax.commands.weight_options import ImportOptions
-from sphereface_jax.data.source import FaceSource
 from sphereface_jax.embedder import FaceEmbedder
-from sphereface_jax.evaluation.pairs import Pairs
-from sphereface_jax.evaluation.pairs_sampling import verification_pairs
+from sphereface_jax.evaluation.pairs import unit_rows
 from sphereface_jax.training.config import (
     LossConfig,
     OptimizerConfig,
@@ -107,19 +105,6 @@ def fine_tuning(options: Options, imported: TrainConfig, out: Path) -> TrainConf
     )
 
 
-def held_out_exam(source: FaceSource, pairs: int) -> Exam:
-    """So many pairs of the people held out, in five folds of people."""
-    left, right, is_same, folds = verification_pairs(
-        source.labels, pairs_per_fold=pairs // FOLDS, num_folds=FOLDS, seed=0
-    )
-    return Exam(
-        f"{len(source.identities)} people held out",
-        source,
-        source.labels,
-        Pairs(left, right, is_same=is_same, folds=folds),
-    )
-
-
 def loss_among(embeddings: np.ndarray, labels: np.ndarray, *, scale: float = SCALE) -> float:
     """Mean loss of images among their people, each the mean direction of his other images.
 
@@ -131,11 +116,11 @@ def loss_among(embeddings: np.ndarray, labels: np.ndarray, *, scale: float = SCA
     Returns:
       Cross entropy of softmax(scale * cosines), in nats.
     """
-    directions = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    directions = unit_rows(embeddings)
     _, rows, counts = np.unique(labels, return_inverse=True, return_counts=True)
     sums = np.zeros((len(counts), embeddings.shape[1]))
     np.add.at(sums, rows, directions)
-    logits = scale * directions @ (sums / np.linalg.norm(sums, axis=1, keepdims=True)).T
+    logits = scale * directions @ unit_rows(sums).T
     others = sums[rows] - directions
     several = counts[rows] > 1
     lengths = np.linalg.norm(others[several], axis=1)
@@ -188,7 +173,9 @@ def run(options: Options) -> dict[str, Any]:
     config = fine_tuning(options, dataclasses.replace(read_config(before), out=before), after)
     _, held_out = open_training_data(config)
     assert held_out is not None  # a fraction is held out
-    exam = held_out_exam(held_out, options.held_out_pairs)
+    exam = drawn_exam(
+        held_out, "people held out", pairs_per_fold=options.held_out_pairs // FOLDS, num_folds=FOLDS
+    )
     lfw = listed_exam(options.pairs, options.images)
     train(config)
     results = {

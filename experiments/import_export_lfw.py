@@ -77,9 +77,17 @@ def reimport(run: Path, work: Path, console: Console) -> Path:
     return again
 
 
+def open_session(network: Path) -> onnxruntime.InferenceSession:
+    """A file of a network, to be run on the CPU."""
+    settings = onnxruntime.SessionOptions()
+    # Threads that spin while they wait take the processor from whatever else runs.
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(str(network), settings, providers=["CPUExecutionProvider"])
+
+
 def embed_with_onnxruntime(network: Path, paths: list[Path], size: tuple[int, int]) -> np.ndarray:
     """Returns embeddings of images and of their mirror images, [N, 2, D], by onnxruntime alone."""
-    session = onnxruntime.InferenceSession(str(network), providers=["CPUExecutionProvider"])
+    session = open_session(network)
     side = max(size)
 
     def square(image: np.ndarray) -> np.ndarray:

@@ -10,10 +10,8 @@ it and its gradient are read and the next gradient is written, and a skip connec
 each way; a weight, its gradient and its velocity are read, two of them written, and it is cast.
 """
 
-import math
 import re
 from collections import Counter
-from typing import Any
 
 import jax
 import tyro
@@ -95,14 +93,12 @@ def main() -> None:
     config = TrainConfig(model=ModelConfig(f"spherenet{DEPTH}", dtype="bfloat16"), batch_size=BATCH)
     trainer = planned_trainer(config, CLASSES, find_target("h100x1"))
     _, compiled = compile_step(trainer)
-    sizes: Any = jax.tree.map(lambda leaf: math.prod(leaf.shape), trainer.like.params)
-    weights = sum(jax.tree.leaves(sizes))
-    prototypes = math.prod(trainer.like.prototypes.shape)
+    weights = sum(leaf.size for leaf in jax.tree.leaves(trainer.like.params))
     write_results(
         PATH,
         {
             "moved": moved(compiled.as_text()),
-            "least": least(weights + prototypes, weights),
+            "least": least(weights + trainer.like.prototypes.size, weights),
             "machine": describe_machine(),
         },
     )

@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from rich.console import Console
 
 from experiments.benchmarks.machine import describe_machine, write_results
-from experiments.import_export_lfw import cosine_distance
+from experiments.import_export_lfw import cosine_distance, open_session
 from experiments.pages import RESULTS, table
 from experiments.study import start
 from sphereface_jax.commands.evaluate import evaluate
@@ -80,10 +79,7 @@ NETWORKS = {
 
 def embed_file(file: Path, paths: list[Path], mean: Any, divisor: Any) -> np.ndarray:
     """Returns embeddings of images and of their mirror images, [N, 2, D], by onnxruntime."""
-    settings = onnxruntime.SessionOptions()
-    # Threads that spin while they wait take the processor from whatever else runs.
-    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = onnxruntime.InferenceSession(str(file), settings, providers=["CPUExecutionProvider"])
+    session = open_session(file)
     (given,) = session.get_inputs()
     size = 1 if given.shape[0] == 1 else 32
     rows = []

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 import tyro
 from rich.console import Console
 
 from experiments.benchmarks.machine import describe_machine, write_results
 from experiments.benchmarks.measure import rates
+from experiments.import_export_lfw import open_session
 from experiments.pages import RESULTS
 from sphereface_jax.commands.import_weights import import_weights
 from sphereface_jax.commands.weight_options import ImportOptions
@@ -81,11 +81,7 @@ def measure(arch: str, work: Path, *, count: int, rounds: int) -> dict[str, Any]
         input_names=["x"],
         dynamic_axes={"x": {0: "n"}},
     )
-    settings = onnxruntime.SessionOptions()
-    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = onnxruntime.InferenceSession(
-        str(work / "net.onnx"), settings, providers=["CPUExecutionProvider"]
-    )
+    session = open_session(work / "net.onnx")
 
     def here() -> np.ndarray:
         return embedder.embed(faces)
