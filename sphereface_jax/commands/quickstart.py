@@ -18,21 +18,15 @@ from sphereface_jax.commands.calibration import store_calibration
 from sphereface_jax.commands.evidence import keep_pairs, keep_people, keep_training
 from sphereface_jax.commands.report import report
 from sphereface_jax.compilation import run_arithmetic
-from sphereface_jax.data.files import read_json, read_records, write_json
+from sphereface_jax.data.files import read_json, write_json
 from sphereface_jax.data.pipeline import ordered_batches
 from sphereface_jax.data.synthetic import SyntheticFaces
 from sphereface_jax.data.vectors import FaceVectors
 from sphereface_jax.embedder import FaceEmbedder
 from sphereface_jax.embedding import embed, embed_images
-from sphereface_jax.evaluation.pairs import Pairs, paired_cosines
+from sphereface_jax.evaluation.pairs import Pairs
 from sphereface_jax.evaluation.pairs_sampling import verification_pairs
-from sphereface_jax.evaluation.roc import roc_curve
-from sphereface_jax.evaluation.verification import VerificationResult, lfw_authors
-from sphereface_jax.reports.figures import (
-    plot_angle_distributions,
-    plot_roc,
-    plot_training_curves,
-)
+from sphereface_jax.evaluation.verification import lfw_authors
 from sphereface_jax.reports.tables import print_results
 from sphereface_jax.tasks.pairs import operating_point
 from sphereface_jax.training.config import (
@@ -84,7 +78,7 @@ def quickstart_config(out: Path, *, seed: int) -> TrainConfig:
 def quickstart(out: Path, *, seed: int, console: Console) -> None:
     """Trains, scores, draws; a finished run only prints its results.
 
-    Leaves report.html, evaluation.json and still pictures in the run's folder.
+    Leaves report.html and evaluation.json in the run's folder.
 
     Args:
       out: the run's folder.
@@ -111,8 +105,7 @@ def quickstart(out: Path, *, seed: int, console: Console) -> None:
         f"  untrained network   {_percent(scores['baselines']['untrained'])}\n"
         f"  trained network     {_percent(scores['protocols']['lfw_authors'])}\n",
     )
-    for name in ("evaluation.json", "training_curves.png", "angles.png", "roc.png"):
-        say(console, f"  {out / name}")
+    say(console, f"  {evaluation}")
     report([out], console=console)
 
 
@@ -121,7 +114,7 @@ def _percent(result: dict[str, Any]) -> str:
 
 
 def _score(config: TrainConfig, console: Console) -> dict[str, Any]:
-    """Takes the test with raw pixels, the untrained and the trained network; draws; calibrates."""
+    """Takes the test with raw pixels, the untrained and the trained network; calibrates."""
     strangers = SyntheticFaces(
         STRANGERS,
         VIEWS,
@@ -153,15 +146,10 @@ def _score(config: TrainConfig, console: Console) -> dict[str, Any]:
         "step": embedder.run.step,
         "images": {n: (strangers, i) for i, n in enumerate(names)},
     }
-    keep_pairs(config.out, _TEST, pairs, {"lfw_authors": trained}, vectors=vectors, **kept)
+    scored = {"lfw_authors": trained, "raw pixels": raw_pixels, "untrained": untrained}
+    keep_pairs(config.out, _TEST, pairs, scored, vectors=vectors, **kept)
     keep_people(config.out, _TEST, vectors, **kept)
     keep_training(config, console)
-    _draw(
-        config.out,
-        vectors,
-        pairs,
-        {"raw pixels": raw_pixels, "untrained": untrained, "trained": trained},
-    )
     baselines = {"raw_pixels": raw_pixels.to_json(), "untrained": untrained.to_json()}
     protocols = {"lfw_authors": {**trained.to_json(), "input": _TEST}}
     return {"protocols": protocols, "pairs": len(pairs), "baselines": baselines}
@@ -182,17 +170,3 @@ def _raw_pixels(config: TrainConfig, source: SyntheticFaces) -> np.ndarray:
     batches = ordered_batches(source, 64, transform=face_transform(config.data))
     images = np.concatenate([batch["image"][batch["valid"]] for batch in batches])
     return images.reshape(len(images), -1).astype(np.float32)
-
-
-def _draw(
-    out: Path, vectors: FaceVectors, pairs: Pairs, results: dict[str, VerificationResult]
-) -> None:
-    plot_training_curves(read_records(out / "metrics.jsonl"), out / "training_curves.png")
-    plot_angle_distributions(
-        paired_cosines(vectors.features(), pairs), pairs.is_same, out / "angles.png"
-    )
-    curves = {}
-    for name, result in results.items():
-        curve = roc_curve(result.scores, pairs.is_same)
-        curves[name] = curve.far, curve.tar
-    plot_roc(curves, out / "roc.png")
