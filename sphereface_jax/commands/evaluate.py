@@ -26,11 +26,13 @@ from sphereface_jax.data.pairs import read_groups
 from sphereface_jax.data.vectors import FaceVectors
 from sphereface_jax.evaluation.calibration import TooFewPairsError
 from sphereface_jax.evaluation.geometry_measures import GeometryResult, prototype_spread
-from sphereface_jax.evaluation.statistics import McNemarResult, mcnemar, verification_intervals
+from sphereface_jax.evaluation.statistics import mcnemar, verification_intervals
 from sphereface_jax.evaluation.verification import VerificationResult
 from sphereface_jax.reports.tables import print_baselines, print_results
 from sphereface_jax.tasks.people import PeopleTask
 from sphereface_jax.tasks.task import Matched, Result, Task
+
+_ACCURACY = ("accuracy_10_fold", "accuracy_std", "optimistic")
 
 
 @dataclasses.dataclass
@@ -42,9 +44,7 @@ class Scored:
     matched: Matched
     results: dict[str, Result]
     intervals: dict[str, dict[str, tuple[float, float]]] = dataclasses.field(default_factory=dict)
-    baselines: dict[str, tuple[VerificationResult, McNemarResult]] = dataclasses.field(
-        default_factory=dict
-    )
+    against: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     measured: Measured | None = None
 
     @property
@@ -93,7 +93,7 @@ def evaluate(options: EvaluateOptions, *, console: Console) -> None:
     if baseline is not None:
         _add_baselines(scored, source, baseline, options.allow_missing)
     _add_evidence(scored, source, options)
-    numbers = {**to_json(scored, source, baseline), "align": options.align}
+    numbers = {**to_json(scored, source), "align": options.align}
     if options.json is not None:
         write_json(options.json, numbers)
     # All is kept before any of it is shown: what a terminal cannot take costs no work.
@@ -101,7 +101,10 @@ def evaluate(options: EvaluateOptions, *, console: Console) -> None:
     if isinstance(source, RunVectors):
         lines = _calibrate(scored, source, options)
         _keep(scored, source, numbers)
-    _print(scored, source, baseline, console)
+    _print(scored, numbers["protocols"], console)
+    if baseline is not None:
+        title = f"{source.name} (A) against {baseline.name} (B)"
+        print_baselines(numbers["protocols"], console, title=title)
     for each in scored:
         if each.measured is not None:
             say_measured(each.measured, console)
@@ -220,8 +223,12 @@ def _add_baselines(
         for name, result in each.verified.items():
             their_result = other.scorers[name]()
             assert isinstance(their_result, VerificationResult)
-            test = mcnemar(result.is_correct, their_result.is_correct)
-            each.baselines[name] = their_result, test
+            their_numbers = their_result.to_json()
+            each.against[name] = {
+                "vectors": baseline.name,
+                **{key: their_numbers[key] for key in _ACCURACY},
+                **mcnemar(result.is_correct, their_result.is_correct).to_json(),
+            }
 
 
 def _calibrate(scored: Sequence[Scored], source: RunVectors, options: EvaluateOptions) -> list[str]:
@@ -299,15 +306,12 @@ def _keep_evidence(scored: Sequence[Scored], source: RunVectors) -> None:
             keep_people(run.path, each.task.title, each.vectors, step=run.step, images=images)
 
 
-def to_json(
-    scored: Sequence[Scored], source: VectorSource, baseline: VectorSource | None = None
-) -> dict[str, Any]:
+def to_json(scored: Sequence[Scored], source: VectorSource) -> dict[str, Any]:
     """The JSON of an evaluation.
 
     Args:
       scored: the tasks with their results.
       source: of the vectors.
-      baseline: of those that they were compared with, if they were.
 
     Returns:
       Each protocol's numbers by name, under "protocols", rates as fractions; whose "vectors" they
@@ -330,47 +334,26 @@ def to_json(
             }
             if name in each.intervals:
                 entry["intervals_95"] = each.intervals[name]
-            if baseline is not None and name in each.baselines:
-                theirs, test = each.baselines[name]
-                entry["against"] = {
-                    "vectors": baseline.name,
-                    "accuracy_10_fold": theirs.accuracy_10_fold,
-                    **test.to_json(),
-                }
+            if name in each.against:
+                entry["against"] = each.against[name]
             protocols[each.task.prefix + name] = entry
     return {"protocols": protocols, "vectors": source.name, "evidence": evidence}
 
 
-def _print(
-    scored: Sequence[Scored], source: VectorSource, baseline: VectorSource | None, console: Console
-) -> None:
+def _print(scored: Sequence[Scored], protocols: dict[str, Any], console: Console) -> None:
+    sizes = []
     for each in scored:
-        for unit, (kept, listed) in each.matched.used.items():
+        missing, used = each.matched.missing, each.matched.used
+        for unit, (kept, listed) in used.items():
             if kept < listed:
-                missing = each.matched.missing
                 warn(
                     console,
                     f"{each.task.title}: {listed - kept:,} of {listed:,} {unit} are left out, for "
                     f"{len(missing.names):,} missing {missing.unit}",
                 )
-
-    def prefixed(attribute: str) -> dict[str, Any]:
-        return {
-            each.task.prefix + name: value
-            for each in scored
-            for name, value in getattr(each, attribute).items()
-        }
-
-    sizes = []
-    for each in scored:
-        counts = [f"{kept:,} {unit}" for unit, (kept, _) in each.matched.used.items()]
+        counts = [f"{kept:,} {unit}" for unit, (kept, _) in used.items()]
         sizes.append(f"{each.task.title}: {', '.join(counts)}")
-    print_results(
-        prefixed("results"), console, title="; ".join(sizes), intervals=prefixed("intervals")
-    )
-    if baseline is not None:
-        title = f"{source.name} (A) against {baseline.name} (B)"
-        print_baselines(prefixed("baselines"), console, title=title)
+    print_results(protocols, console, title="; ".join(sizes))
 
 
 @contextmanager

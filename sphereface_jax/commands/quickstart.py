@@ -135,7 +135,7 @@ def _score(config: TrainConfig, console: Console) -> dict[str, Any]:
     trained = lfw_authors(vectors.features(), pairs)
     untrained = lfw_authors(_untrained_features(config, strangers), pairs)
     raw_pixels = lfw_authors(_raw_pixels(config, strangers), pairs)
-    print_results({"lfw_authors": trained}, console, title=_TEST)
+    print_results({"lfw_authors": trained.to_json()}, console, title=_TEST)
     store_calibration(
         config.out,
         operating_point(vectors, pairs),

@@ -4,14 +4,13 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from sphereface_jax.evaluation.cells import Numbers
 from sphereface_jax.reports.evidence import (
     LikelihoodEvidence,
     PairEvidence,
     PeopleEvidence,
     PrototypeEvidence,
 )
-
-Numbers = Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,11 +77,6 @@ class RunRecord:
         if not self.people:
             return None
         return max(self.people.items(), key=lambda item: int(item[1].num_images))
-
-    @property
-    def main_score(self) -> Score | None:
-        """The first protocol that decides pairs."""
-        return next((score for score in self.scores if score.verifies), None)
 
 
 def collect_scores(evaluations: Iterable[Numbers]) -> list[Score]:

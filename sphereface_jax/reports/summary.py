@@ -3,11 +3,25 @@
 from collections.abc import Sequence
 from typing import Any
 
+from sphereface_jax.evaluation.cells import result_cells
 from sphereface_jax.losses import LOSSES
 from sphereface_jax.reports.html import cards, table
-from sphereface_jax.reports.run_record import RunRecord, Score
+from sphereface_jax.reports.run_record import RunRecord
 
 _MOST = 6
+# By the field that tells a kind of result: headings of `result_cells`, each with the number's name
+# and its rule, "" for the protocol's name.
+_SHOWN = {
+    "accuracy_10_fold": (
+        ("accuracy", "Verification accuracy", ""),
+        ("EER", "Equal error rate", "false accepts = false rejects"),
+        ("TAR at\n1e-3", "True accepts", "at one false accept in 1,000"),
+    ),
+    "rank_k": (("rank\n1", "Rank-1 identification", ""),),
+    "angular_fisher_score": (
+        ("angular\nFisher", "Angular Fisher score", "within over between; lower is better"),
+    ),
+}
 
 
 def subtitle(runs: Sequence[RunRecord]) -> str:
@@ -63,32 +77,16 @@ def summary(runs: Sequence[RunRecord]) -> str:
 
 def _headlines(run: RunRecord) -> list[tuple[str, str, str]]:
     """Name, value and rule of each number, what matters most first."""
-    score, found = run.main_score, []
-    if score is not None:
-        found += _verification(score)
-    rank = next((s for s in run.scores if "rank_k" in s.numbers), None)
-    if rank is not None:
-        value = f"{rank.numbers['rank_k']['1']:.1%}"
-        found.append(("Rank-1 identification", value, f"{rank.protocol} on {rank.on}"))
-    geometry = next((s for s in run.scores if "angular_fisher_score" in s.numbers), None)
-    if geometry is not None:
-        value = f"{geometry.numbers['angular_fisher_score']:.3f}"
-        found.append(("Angular Fisher score", value, "within over between; lower is better"))
+    found = []
+    for field, shown in _SHOWN.items():
+        score = next((each for each in run.scores if field in each.numbers), None)
+        cells = {} if score is None else result_cells(score.numbers)
+        for heading, name, rule in shown:
+            value, _, spread = cells.get(heading, "–").partition(" ± ")
+            if score is not None and value != "–":
+                where = rule or f"{score.protocol} on {score.on}"
+                found.append((name, value, f"{where}, ± {spread}" if spread else where))
     return found + _training(run)
-
-
-def _verification(score: Score) -> list[tuple[str, str, str]]:
-    numbers = score.numbers
-    spread = numbers.get("accuracy_std")
-    rule = f"{score.protocol} on {score.on}" + (f", ± {spread:.2%}" if spread is not None else "")
-    rates = numbers.get("tar_at_far", {})
-    found = [
-        ("Verification accuracy", f"{numbers['accuracy_10_fold']:.2%}", rule),
-        ("Equal error rate", f"{numbers['equal_error_rate']:.1%}", "false accepts = false rejects"),
-    ]
-    if rates.get("1e-3") is not None:
-        found.append(("True accepts", f"{rates['1e-3']:.1%}", "at one false accept in 1,000"))
-    return found
 
 
 def _training(run: RunRecord) -> list[tuple[str, str, str]]:

@@ -13,11 +13,11 @@ from typing import Any
 
 from sphereface_jax.data.files import file_name, read_json_if_there, write_atomically, write_json
 from sphereface_jax.evaluation.calibration import describe_rate
+from sphereface_jax.evaluation.cells import result_cells
 from sphereface_jax.training.config import TrainConfig, pixel_formula
 from sphereface_jax.training.run_folder import read_config
 
 _EVALUATIONS = "evaluations"
-_RATES = {"tar_at_far": "TAR", "dir_at_far": "DIR"}
 _NOT_MEASURED = """\
 - Accuracy by sex, age, skin colour or origin: the sets that a run is scored on carry no such
   labels, and face recognition is known to err more on groups that its training data lack.
@@ -134,6 +134,8 @@ def _results(run: Path) -> Iterator[str]:
     else:
         yield "| protocol | on | numbers | file |\n|---|---|---|---|"
         yield from rows
+        if any("%*" in row for row in rows):
+            yield "\n\\* optimistic: the threshold was chosen on the pairs that it is scored on."
     point = read_json_if_there(run / "calibration.json")
     if point is not None:
         yield (
@@ -146,29 +148,9 @@ def _results(run: Path) -> Iterator[str]:
 
 def _headlines(numbers: dict[str, Any]) -> Iterator[str]:
     """Yields what a protocol of any kind measured, in a few words each."""
-    if "accuracy_10_fold" in numbers:
-        spread = numbers.get("accuracy_std")
-        text = f"accuracy {numbers['accuracy_10_fold']:.2%}"
-        text += "" if spread is None else f" ± {spread:.2%}"
-        is_optimistic = numbers.get("optimistic", False)
-        yield text + " (optimistic: the threshold was chosen on these pairs)" * is_optimistic
-    if "rank_k" in numbers:
-        yield "rank " + ", ".join(f"{k}: {rate:.2%}" for k, rate in numbers["rank_k"].items())
-    if "equal_error_rate" in numbers:
-        yield f"AUC {numbers['auc']:.4f}, EER {numbers['equal_error_rate']:.2%}"
-    for key, measure in _RATES.items():
-        rates = {far: rate for far, rate in numbers.get(key, {}).items() if rate is not None}
-        if rates:
-            at = ", ".join(f"{far}: {rate:.2%}" for far, rate in rates.items())
-            yield f"{measure} at FAR {at}"
-    if "angular_fisher_score" in numbers:
-        angles = numbers["angles"]
-        yield (
-            f"angular Fisher score {numbers['angular_fisher_score']:.4f}; "
-            f"{angles['intra_class_mean']:.1f}° to the own mean, "
-            f"{angles['inter_class_nearest_mean']:.1f}° from it to the nearest other person's"
-        )
-    left_out = {name: count for name, count in numbers.items() if name.endswith("_left_out")}
-    for name, count in left_out.items():
-        if count:
+    for heading, text in result_cells(numbers).items():
+        if text not in ("", "–"):
+            yield f"{heading} {text}".replace("\n", " ")
+    for name, count in numbers.items():
+        if name.endswith("_left_out") and count:
             yield f"{count:,} {name.removesuffix('_left_out').replace('_', ' ')} left out"

@@ -185,7 +185,7 @@ def test_protocols_without_an_accuracy_have_their_row_too() -> None:
     )
     for cell in ("ijb_1_1", "0.7500", "12.50%", "25.0%"):
         assert f">{cell}<" in verification
-    for cell in ("ijb_1_n", "50.0%", "37.5% at 1e-1"):
+    for cell in ("ijb_1_n", "50.00%", "DIR at 1e-1", "37.5%"):
         assert f">{cell}<" in identification
 
 
