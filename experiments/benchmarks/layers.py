@@ -6,9 +6,11 @@ For the four stages of SphereNet, float32: the 3×3 convolution, its two gradien
 of PReLU, with XLA's defaults and with what `compilation.compiler_options` asks for; the weight
 gradient as explicit matrix products; the convolution by Winograd's F(4×4, 3×3) and its rounding
 error; eight convolutions under `jax.lax.scan`; and a residual unit rematerialised. What is slower
-here is not in the library; the table says so.
+here is not in the library; the table says so. Then both gradients of MobileFaceNet's convolutions,
+as XLA has them and as `models.convolution` has them on a CPU.
 """
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,10 +25,19 @@ from experiments.benchmarks.measure import seconds
 from experiments.benchmarks.winograd import winograd_convolution
 from experiments.pages import RESULTS
 from sphereface_jax.compilation import compiler_options
+from sphereface_jax.models.convolution import convolve as own_convolution
 from sphereface_jax.models.layers import prelu
 
 STAGES = ((56, 48, 64), (28, 24, 128), (14, 12, 256), (7, 6, 512))
 Function = Callable[..., Any]
+MOBILE = {  # height and width, of the kernel too, input channels, output channels, groups
+    "1×1, 56×56, 128 to 128": (56, 1, 128, 128, 1),
+    "1×1, 28×28, 128 to 128": (28, 1, 128, 128, 1),
+    "1×1, 14×14, 256 to 256": (14, 1, 256, 256, 1),
+    "1×1, 7×7, 256 to 512": (7, 1, 256, 512, 1),
+    "depthwise, 14×14, 256": (14, 3, 256, 256, 256),
+    "two channels a group, 14×14, 128": (14, 3, 128, 128, 64),
+}
 
 
 def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -166,6 +177,32 @@ def measure_loops(batch: int, height: int, width: int, channels: int) -> dict[st
     }
 
 
+def measure_mobile(
+    batch: int, size: int, window: int, inputs: int, outputs: int, groups: int
+) -> dict[str, Any]:
+    """Both gradients of a convolution of stride 1."""
+    keys = iter(jax.random.split(jax.random.key(0), 3))
+    x, g = (
+        jax.random.normal(next(keys), (batch, size, size, count)) for count in (inputs, outputs)
+    )
+    kernel = jax.random.normal(next(keys), (window, window, inputs // groups, outputs))
+
+    def gradients(convolution: Function) -> Function:
+        convolution = functools.partial(
+            convolution,
+            window_strides=(1, 1),
+            padding=((window // 2, window // 2),) * 2,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=groups,
+        )
+        return lambda x, kernel, g: jax.vjp(convolution, x, kernel)[1](g)
+
+    return {
+        "XLA": measure(gradients(jax.lax.conv_general_dilated), x, kernel, g),
+        "own": measure(gradients(own_convolution), x, kernel, g),
+    }
+
+
 def main(batch: int = 32, scale: int = 1, out: Path | None = None) -> None:
     """Measures and writes everything.
 
@@ -185,6 +222,13 @@ def main(batch: int = 32, scale: int = 1, out: Path | None = None) -> None:
     loops = measure_loops(batch, *(max(1, length // scale) for length in STAGES[2]))
     for row, found in loops.items():
         print(f"{row:40} {found}", flush=True)
+    mobile = {}
+    for name, (size, window, *channels, groups) in MOBILE.items():
+        channels = [max(2, count // scale) for count in channels]
+        mobile[name] = measure_mobile(
+            batch, max(3, size // scale), window, *channels, max(1, groups // scale)
+        )
+        print(f"{name:40} {mobile[name]}", flush=True)
     write_results(
         out or RESULTS / "layers.json",
         {
@@ -192,6 +236,7 @@ def main(batch: int = 32, scale: int = 1, out: Path | None = None) -> None:
             "batch": batch,
             "stages": stages,
             "loops": loops,
+            "mobile": mobile,
             "machine": machine,
         },
     )

@@ -24,7 +24,7 @@ from experiments.benchmarks.machine import describe_machine, write_results
 from experiments.benchmarks.measure import seconds
 from experiments.pages import RESULTS
 from sphereface_jax.compilation import compiler_options
-from sphereface_jax.models.grouped import grouped_convolution
+from sphereface_jax.models.convolution import convolve
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 DEPTHWISE = ((56, 56, 128), (28, 28, 128), (14, 14, 256))
@@ -84,7 +84,7 @@ def measure(size: tuple[int, int, int], batch: int, groups: int, rounds: int) ->
     results = []
     contenders = {"own": own, "onednn": lambda x, kernel: _call.bind(x, kernel, groups=groups)}
     if groups > 1:
-        contenders["library"] = lambda x, kernel: grouped_convolution(
+        contenders["library"] = lambda x, kernel: convolve(
             x,
             kernel,
             (1, 1),

@@ -190,10 +190,10 @@ def mobile(*runs: Results) -> str:
 ## Depthwise convolutions: MobileFaceNet
 
 The same measurement of MobileFaceNet at 112×112, float32, against eager PyTorch. On a CPU its
-depthwise convolutions, and its layer of two channels a group, are sums of shifted products
-(`sphereface_jax/models/grouped.py`), and batch normalisation takes its sums row by row. The goal,
-0.8 of PyTorch's rate, is missed by a little in the update, whose best times these are (PyTorch's
-vary by a fifth, ours by a thirtieth), and reached in the forward pass.
+depthwise convolutions, and its layer of two channels a group, are sums of shifted products; the
+kernel's gradient of a 1×1 convolution is two matrix products side by side
+(`sphereface_jax/models/convolution.py`); and batch normalisation takes its sums row by row. The
+goal is 0.8 of PyTorch's rate.
 
 {table(header, rows)}
 
@@ -247,6 +247,10 @@ def layers(results: Results) -> str:
         [name, duration(found["ms"] / 1e3), f"{found['temporaries_mib']:.0f} MiB"]
         for name, found in results["loops"].items()
     ]
+    mobile = [
+        [name, duration(row["XLA"]["ms"] / 1e3), duration(row["own"]["ms"] / 1e3)]
+        for name, row in results["mobile"].items()
+    ]
     errors = [stage["forward, Winograd"]["relative_error"] for stage in stages.values()]
     return f"""\
 ## Layers: what was tried
@@ -265,6 +269,11 @@ computes the kernel's gradient inside a loop without its fast convolutions. Rema
 nothing here. Neither is used:
 
 {table(["", "time", "temporaries"], loops)}
+
+Both gradients of MobileFaceNet's convolutions, as XLA has them and as
+`sphereface_jax/models/convolution.py` has them on a CPU:
+
+{table(["", "XLA", "own"], mobile)}
 
 Command: `python -m experiments.benchmarks.layers`. {machine(results)}
 """

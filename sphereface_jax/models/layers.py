@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from sphereface_jax.models.grouped import grouped_convolution
+from sphereface_jax.models.convolution import convolve
 
 # Caffe's "xavier" is uniform with variance 1/fan_in, which is not Glorot's.
 caffe_xavier = jax.nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
@@ -278,7 +278,7 @@ def convolution(
         use_bias=use_bias,
         kernel_init=kernel_init,
         dtype=dtype,
-        conv_general_dilated=grouped_convolution if groups > 1 else jax.lax.conv_general_dilated,
+        conv_general_dilated=convolve,
         rngs=rngs,
     )
 

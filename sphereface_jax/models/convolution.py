@@ -1,11 +1,15 @@
-"""Convolutions in groups of few channels, which XLA does not make fast on a CPU.
+"""Convolutions of one pixel, and in groups of few channels, which XLA does not make fast on a CPU.
 
 A depthwise convolution, one channel a group, takes a few products a number; XLA's CPU backend takes
 tens of times as long for them, its gradients longer still. Here it is the sum of shifted images,
 each times a pixel of the kernel, which XLA fuses into one loop. The kernel's gradient goes through
 the images row by row: a sum as XLA derives it is not vectorised.
 
-`experiments.benchmarks.layers` measures both.
+The kernel's gradient of a 1×1 convolution is a product of two tall matrices, which XLA takes as a
+convolution with a kernel of the image's size, slower where the image is large. Here it is two
+products side by side.
+
+`experiments.benchmarks.layers` measures them.
 """
 
 import dataclasses
@@ -18,22 +22,23 @@ import jax
 import jax.numpy as jnp
 
 MOST_INPUTS = 4  # channels of a group; a dense convolution of more is not beaten by products
+POINT = ((1, 1), (1, 1), ((0, 0), (0, 0)))  # kernel, strides and padding of a 1×1 convolution
 
 
-def grouped_convolution(
+def convolve(
     x: jax.Array,
     kernel: jax.Array,
     window_strides: Sequence[int],
     padding: str | Sequence[tuple[int, int]],
     *,
-    feature_group_count: int,
+    feature_group_count: int = 1,
     **options: Any,
 ) -> jax.Array:
     """`jax.lax.conv_general_dilated` for `nnx.Conv`, with another program where a CPU runs it.
 
     The platform is the one that is compiled for, which need not be the one at hand. Values and
-    gradients are equal to rounding. Dilated convolutions, and groups of more than four channels,
-    are left as they are.
+    gradients are equal to rounding. What is neither 1×1 at stride 1 nor in groups of at most four
+    channels is left as it is, and so are dilated convolutions.
 
     Args:
       x: [B, H, W, C].
@@ -52,28 +57,44 @@ def grouped_convolution(
             x, kernel, window_strides, padding, feature_group_count=feature_group_count, **options
         )
 
-    dilations = {*options.get("lhs_dilation", (1,)), *options.get("rhs_dilation", (1,))}
-    if isinstance(padding, str) or dilations != {1} or kernel.shape[2] > MOST_INPUTS:
-        return plain(x, kernel)
-    products = _Products(tuple(window_strides), tuple((before, after) for before, after in padding))
-
-    @jax.custom_vjp
-    def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return jax.lax.platform_dependent(x, kernel, cpu=products.convolve, default=plain)
-
-    def forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-        return convolve(x, kernel), (x, kernel)
-
     def plain_gradients(x: jax.Array, kernel: jax.Array, g: jax.Array) -> tuple[jax.Array, ...]:
         return jax.vjp(plain, x, kernel)[1](g)
 
-    def backward(saved: tuple[jax.Array, ...], g: jax.Array) -> tuple[jax.Array, ...]:
-        return jax.lax.platform_dependent(
-            *saved, g, cpu=products.gradients, default=plain_gradients
-        )
+    def point_gradients(x: jax.Array, kernel: jax.Array, g: jax.Array) -> tuple[jax.Array, ...]:
+        return plain_gradients(x, kernel, g)[0], _point_kernel_gradient(x, g).astype(kernel.dtype)
 
-    convolve.defvjp(forward, backward)
-    return convolve(x, kernel)
+    dilations = {*options.get("lhs_dilation", (1,)), *options.get("rhs_dilation", (1,))}
+    if isinstance(padding, str) or dilations != {1}:
+        return plain(x, kernel)
+    strides, pads = tuple(window_strides), tuple((before, after) for before, after in padding)
+    if feature_group_count > 1 and kernel.shape[2] <= MOST_INPUTS:
+        products = _Products(strides, pads)
+        on_cpu, gradients_on_cpu = products.convolve, products.gradients
+    elif feature_group_count == 1 and (kernel.shape[:2], strides, pads) == POINT:
+        on_cpu, gradients_on_cpu = plain, point_gradients
+    else:
+        return plain(x, kernel)
+
+    @jax.custom_vjp
+    def ours(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jax.lax.platform_dependent(x, kernel, cpu=on_cpu, default=plain)
+
+    def forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+        return ours(x, kernel), (x, kernel)
+
+    def backward(saved: tuple[jax.Array, ...], g: jax.Array) -> tuple[jax.Array, ...]:
+        return jax.lax.platform_dependent(*saved, g, cpu=gradients_on_cpu, default=plain_gradients)
+
+    ours.defvjp(forward, backward)
+    return ours(x, kernel)
+
+
+def _point_kernel_gradient(x: jax.Array, g: jax.Array) -> jax.Array:
+    """[1, 1, C, O], in float32 at least, of x [B, H, W, C] and g [B, H, W, O]."""
+    parts = 2 - x.shape[0] % 2  # XLA is slower at one product of all rows
+    rows, g_rows = (a.reshape(parts, -1, a.shape[-1]) for a in (x, g))
+    dtype = jnp.promote_types(x.dtype, jnp.float32)
+    return jnp.einsum("pnc,pno->pco", rows, g_rows, preferred_element_type=dtype).sum(0)[None, None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,15 +126,26 @@ class _Products:
             ]
         return _alone(functools.reduce(jnp.add, parts).astype(x.dtype))
 
-    def gradients(
-        self, x: jax.Array, kernel: jax.Array, g: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
+    def gradients(self, x: jax.Array, kernel: jax.Array, g: jax.Array) -> tuple[jax.Array, ...]:
         """Those of x and of the kernel, for the gradient g [B, H', W', O] of the result."""
         g = _alone(g)
-        (image_gradient,) = jax.linear_transpose(lambda x: self.convolve(x, kernel), x)(g)
-        return _alone(image_gradient), self._kernel_gradient(x, g, kernel.shape).astype(
-            kernel.dtype
+        of_kernel = self._kernel_gradient(x, g, kernel.shape).astype(kernel.dtype)
+        return _alone(self._image_gradient(x, kernel, g)), of_kernel
+
+    def _image_gradient(self, x: jax.Array, kernel: jax.Array, g: jax.Array) -> jax.Array:
+        """At stride 1 a convolution with the turned kernel, whose loop pads nothing inside it."""
+        height, width, inputs, outputs = kernel.shape
+        padding = tuple(
+            (size - 1 - before, size - 1 - after)
+            for size, (before, after) in zip((height, width), self.padding, strict=True)
         )
+        if self.strides != (1, 1) or g.shape[1:3] == (1, 1) or min(map(min, padding)) < 0:
+            (gradient,) = jax.linear_transpose(lambda x: self.convolve(x, kernel), x)(g)
+            return gradient
+        groups = x.shape[-1] // inputs
+        turned = kernel[::-1, ::-1].reshape(height, width, inputs, groups, outputs // groups)
+        turned = turned.transpose(0, 1, 4, 3, 2).reshape(height, width, -1, x.shape[-1])
+        return _Products(self.strides, padding).convolve(g, turned).astype(x.dtype)
 
     def _kernel_gradient(self, x: jax.Array, g: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         images = self._images(x, shape)
