@@ -405,14 +405,12 @@ def subcenter_arcface_loss(
         ECCV 2020.
     """
     _checks.require_floating("prototypes", prototypes, "C, K, D")
-    _checks.require_angles(margin=margin)
-    _checks.require_choice("beyond", beyond, ("keep", "linear", "clamp"))
-    return margin_loss(
+    return arcface_loss(
         embeddings,
         prototypes,
         labels,
-        target=margins.arcface,
-        hyperparameters={"margin": margin, "beyond": beyond},
+        margin=margin,
+        beyond=beyond,
         scale=scale,
         filter_threshold=filter_threshold,
         gradient=gradient,
@@ -456,14 +454,12 @@ def subcenter_arcface_logits(
       ValueError: if an argument is not as above; the message names it.
     """
     _checks.require_floating("prototypes", prototypes, "C, K, D")
-    _checks.require_angles(margin=margin)
-    _checks.require_choice("beyond", beyond, ("keep", "linear", "clamp"))
-    return margin_logits(
+    return arcface_logits(
         embeddings,
         prototypes,
         labels,
-        target=margins.arcface,
-        hyperparameters={"margin": margin, "beyond": beyond},
+        margin=margin,
+        beyond=beyond,
         scale=scale,
         filter_threshold=filter_threshold,
         gradient=gradient,

@@ -337,16 +337,15 @@ def sphereface_plus_loss(
         https://arxiv.org/abs/1805.09298.
     """
     _checks.require_floating("prototypes", prototypes, "C, D")
-    _checks.require_numbers(annealing_lambda=annealing_lambda)
-    losses = margin_loss(
+    losses = sphereface_loss(
         embeddings,
         prototypes,
         labels,
-        target=margins.sphereface,
-        hyperparameters={"margin": _whole(margin), "annealing_lambda": annealing_lambda},
-        gradient=_caffe(gradient, scale),
+        margin=margin,
+        annealing_lambda=annealing_lambda,
         scale=scale,
         filter_threshold=filter_threshold,
+        gradient=gradient,
         num_classes=num_classes,
         class_block=class_block,
         mesh=mesh,
@@ -355,53 +354,8 @@ def sphereface_plus_loss(
     return losses + mhe_weight * _energy_of_batch(prototypes, labels, mesh)
 
 
-def sphereface_plus_logits(
-    embeddings: Array,
-    prototypes: Array,
-    labels: Array,
-    *,
-    margin: Scalar = 4,
-    annealing_lambda: Scalar = 0.0,
-    scale: Scalar | None = None,
-    filter_threshold: Scalar | None = None,
-    gradient: Literal["exact", "detached", "caffe"] = "exact",
-    num_classes: int | None = None,
-) -> Array:
-    """Logits of `sphereface_plus_loss`.
-
-    Args:
-      embeddings: [B, D], floating point; computed with in float32 at least.
-      prototypes: [C, D], floating point; their lengths do not matter.
-      labels: [B], integers from 0 to num_classes − 1.
-      margin: m, a whole number of at least 1, or an array [] or [B].
-      annealing_lambda: λ of at least 0, which mixes the plain cosine in, a scalar or [B]; see
-        `annealed_lambda`.
-      scale: s, above 0, a scalar or [B]; None: each embedding's own length ‖x‖.
-      filter_threshold: other classes whose cosine is larger get −∞ (interclass filtering), a scalar
-        or [B]; None: none does.
-      gradient: "exact": of the formula; "detached": of the plain cosine, the margin moves the value
-        only; "caffe": of the authors' layer, for prototypes that are projected to unit length after
-        each update.
-      num_classes: rows of prototypes from here on are not classes and get −∞; None: all are.
-
-    Returns:
-      Logits [B, C].
-
-    Raises:
-      ValueError: if an argument is not as above; the message names it.
-    """
-    _checks.require_numbers(annealing_lambda=annealing_lambda)
-    return margin_logits(
-        embeddings,
-        prototypes,
-        labels,
-        target=margins.sphereface,
-        hyperparameters={"margin": _whole(margin), "annealing_lambda": annealing_lambda},
-        gradient=_caffe(gradient, scale),
-        scale=scale,
-        filter_threshold=filter_threshold,
-        num_classes=num_classes,
-    )
+# The energy is added to the loss; the logits are those without it.
+sphereface_plus_logits = sphereface_logits
 
 
 def sphereface2_loss(
