@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sphereface_jax._checks import require
 from sphereface_jax.data.files import AtomicFile
 from sphereface_jax.data.text import existing_file
 from sphereface_jax.evaluation.pairs import check_embeddings, unit_rows
@@ -149,8 +150,7 @@ class ReferenceSet:
         if not name.strip():
             raise ValueError("name: expected a person's name, got none")
         width = len(next(iter(self._vectors.values()))) if self._vectors else rows.shape[1]
-        if rows.shape[1] != width:
-            raise ValueError(f"{name}: expected width {width}, got {rows.shape[1]}")
+        require(rows.shape[1] == width, name, f"width {width}", rows.shape[1])
         mean = check_embeddings(name, rows.mean(axis=0, keepdims=True))
         self._vectors[name] = unit_rows(mean)[0].astype(np.float32)
         self._counts[name] = len(rows)

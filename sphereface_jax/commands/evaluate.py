@@ -26,11 +26,12 @@ from sphereface_jax.data.pairs import read_groups
 from sphereface_jax.data.vectors import FaceVectors
 from sphereface_jax.evaluation.calibration import TooFewPairsError
 from sphereface_jax.evaluation.geometry_measures import GeometryResult, prototype_spread
+from sphereface_jax.evaluation.results import Result
 from sphereface_jax.evaluation.statistics import mcnemar, verification_intervals
 from sphereface_jax.evaluation.verification import VerificationResult
 from sphereface_jax.reports.tables import print_baselines, print_results
 from sphereface_jax.tasks.people import PeopleTask
-from sphereface_jax.tasks.task import Matched, Result, Task
+from sphereface_jax.tasks.task import Matched, Task
 
 _ACCURACY = ("accuracy_10_fold", "accuracy_std", "optimistic")
 

@@ -6,13 +6,14 @@ that the map was not learnt on decide which kind of map is taken, and others how
 """
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sphereface_jax._checks import require
 from sphereface_jax.evaluation.pairs import check_embeddings, unit_rows
 from sphereface_jax.evaluation.rates import RateEstimate, pair_rate
+from sphereface_jax.evaluation.results import Result
 
 RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
 
@@ -38,8 +39,8 @@ class BridgeMap:
           ValueError: for another width, or rows that are NaN, infinite or zero.
         """
         rows = check_embeddings("old", old)
-        if rows.shape[1] != len(self.weights):
-            raise ValueError(f"old: expected width {len(self.weights)}, got {rows.shape[1]}")
+        width = len(self.weights)
+        require(rows.shape[1] == width, "old", f"width {width}", rows.shape[1])
         return unit_rows(unit_rows(rows) @ self.weights + self.offset)
 
 
@@ -86,8 +87,7 @@ def fit_ridge(old: ArrayLike, new: ArrayLike, *, penalty: float) -> BridgeMap:
       ValueError: as `fit_procrustes`, and for a penalty that is not above 0.
     """
     x, y = _paired(old, new)
-    if not penalty > 0:
-        raise ValueError(f"penalty: expected a number above 0, got {penalty}")
+    require(penalty > 0, "penalty", "a number above 0", penalty)
     x_mean, y_mean = x.mean(axis=0), y.mean(axis=0)
     x, y = x - x_mean, y - y_mean
     gram = x.T @ x / len(x) + penalty * np.eye(x.shape[1])
@@ -112,7 +112,7 @@ def candidate_maps(old: ArrayLike, new: ArrayLike) -> list[BridgeMap]:
 
 
 @dataclasses.dataclass(frozen=True)
-class CrossResult:
+class CrossResult(Result):
     """How well vectors of two kinds verify people.
 
     Attributes:
@@ -126,10 +126,6 @@ class CrossResult:
     far: float
     threshold: float
     num_different: int
-
-    def to_json(self) -> dict[str, Any]:
-        """The result as plain numbers."""
-        return dataclasses.asdict(self)
 
 
 def cross_tar(
@@ -161,8 +157,7 @@ def cross_tar(
             f"identities, left, right: expected [N], [N, D] and [N, D], got {list(people.shape)}, "
             f"{list(x.shape)} and {list(y.shape)}"
         )
-    if not 0 < far < 1:
-        raise ValueError(f"far: expected a rate in (0, 1), got {far}")
+    require(0 < far < 1, "far", "a rate in (0, 1)", far)
     cosines = x @ y.T
     equal = people[:, None] == people[None, :]
     i, j = np.nonzero(equal & ~np.eye(len(x), dtype=bool))
@@ -180,6 +175,5 @@ def cross_tar(
 
 def _paired(old: ArrayLike, new: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     x, y = (unit_rows(check_embeddings(name, v)) for name, v in (("old", old), ("new", new)))
-    if len(x) != len(y):
-        raise ValueError(f"new: expected {len(x)} rows as old, got {len(y)}")
+    require(len(x) == len(y), "new", f"{len(x)} rows as old", len(y))
     return x, y

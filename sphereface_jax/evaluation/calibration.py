@@ -6,17 +6,18 @@ it will be wrong. An operating point is chosen on all pairs of a list and carrie
 
 import dataclasses
 import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from sphereface_jax._checks import require
 from sphereface_jax.evaluation.folds import best_threshold
+from sphereface_jax.evaluation.results import Result
 from sphereface_jax.evaluation.roc import allowed_accepts, can_show, check_scores
 
 
 @dataclasses.dataclass(frozen=True)
-class OperatingPoint:
+class OperatingPoint(Result):
     """A threshold and the errors measured at it; two images are the same strictly above it.
 
     Attributes:
@@ -32,10 +33,6 @@ class OperatingPoint:
     false_reject_rate: float
     num_same: int
     num_different: int
-
-    def to_json(self) -> dict[str, Any]:
-        """The operating point as plain numbers."""
-        return dataclasses.asdict(self)
 
 
 class TooFewPairsError(ValueError):
@@ -87,8 +84,7 @@ def far_point(cosines: ArrayLike, is_same: ArrayLike, *, max_far: float) -> Oper
       0.1
     """
     cosines, is_same = check_scores(cosines, is_same)
-    if not 0 < max_far < 1:
-        raise ValueError(f"max_far: expected a rate in (0, 1), got {max_far}")
+    require(0 < max_far < 1, "max_far", "a rate in (0, 1)", max_far)
     different = np.sort(cosines[~is_same])[::-1]
     if not can_show(max_far, len(different)):
         raise TooFewPairsError(

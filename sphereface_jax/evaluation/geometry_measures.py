@@ -7,18 +7,19 @@ the ratio of the two kinds of scatter, and the spread of a head's prototypes.
 """
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sphereface_jax._checks import require
 from sphereface_jax.evaluation.impostors import highest_impostors
 from sphereface_jax.evaluation.pairs import check_embeddings, to_degrees, unit_rows
 from sphereface_jax.evaluation.pooling import group_means
+from sphereface_jax.evaluation.results import Result
 
 
 @dataclasses.dataclass(frozen=True)
-class AngleStatistics:
+class AngleStatistics(Result):
     """Angles within and between the classes of a set of embeddings, in degrees.
 
     Attributes:
@@ -42,13 +43,9 @@ class AngleStatistics:
     num_classes: int
     num_embeddings: int
 
-    def to_json(self) -> dict[str, Any]:
-        """The statistics as plain numbers."""
-        return dataclasses.asdict(self)
-
 
 @dataclasses.dataclass(frozen=True)
-class PrototypeSpread:
+class PrototypeSpread(Result):
     """Angles between a head's prototypes, in degrees.
 
     Evenly spread prototypes are near 90° on the whole, and have no near neighbours: C points in D
@@ -66,13 +63,9 @@ class PrototypeSpread:
     mean: float
     num_prototypes: int
 
-    def to_json(self) -> dict[str, Any]:
-        """The spread as plain numbers."""
-        return dataclasses.asdict(self)
-
 
 @dataclasses.dataclass(frozen=True)
-class GeometryResult:
+class GeometryResult(Result):
     """The geometry of the embeddings of some people.
 
     Attributes:
@@ -84,10 +77,6 @@ class GeometryResult:
     angular_fisher_score: float
     angles: AngleStatistics
     prototypes: PrototypeSpread | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """The result as plain numbers and dicts, one entry of `{"protocols": {...}}`."""
-        return dataclasses.asdict(self)
 
 
 def embedding_geometry(embeddings: ArrayLike, labels: ArrayLike) -> GeometryResult:
@@ -229,8 +218,7 @@ def _check_labelled(
     """Embeddings [N, D] and the number of each one's class [N], of two classes or more."""
     rows = check_embeddings("embeddings", embeddings)
     array = np.asarray(labels)
-    if array.shape != (len(rows),):
-        raise ValueError(f"labels: expected shape [{len(rows)}], got {list(array.shape)}")
+    require(array.shape == (len(rows),), "labels", f"shape [{len(rows)}]", list(array.shape))
     classes, number = np.unique(array, return_inverse=True)
     if len(classes) < 2:
         raise ValueError("labels: expected two classes or more, found one")

@@ -8,15 +8,16 @@ all comparisons made (Bonferroni), with pairs that share a person counted as wha
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import betainc
 
+from sphereface_jax._checks import require
 from sphereface_jax.evaluation.calibration import TooFewPairsError, far_point
 from sphereface_jax.evaluation.likelihood import LikelihoodCalibration, cllr, min_cllr
 from sphereface_jax.evaluation.rates import FEW, RateEstimate, design_effect, pair_rate
+from sphereface_jax.evaluation.results import Result
 from sphereface_jax.evaluation.roc import check_scores
 
 ACROSS = "across groups"
@@ -42,7 +43,7 @@ class GroupErrors:
 
 
 @dataclasses.dataclass(frozen=True)
-class GroupReport:
+class GroupReport(Result):
     """Errors within and across groups.
 
     Attributes:
@@ -61,10 +62,6 @@ class GroupReport:
     worst: Mapping[str, str]
     p_values: Mapping[str, Mapping[str, float]]
     threshold_for_worst: float | None
-
-    def to_json(self) -> dict[str, Any]:
-        """The report as plain numbers, lists and dicts."""
-        return dataclasses.asdict(self)
 
 
 def group_errors(
@@ -100,11 +97,9 @@ def group_errors(
         or an error outside (0, 1).
     """
     scores, same = check_scores(cosines, is_same)
-    if not 0 < error < 1:
-        raise ValueError(f"error: expected a number in (0, 1), got {error}")
+    require(0 < error < 1, "error", "a number in (0, 1)", error)
     group = pair_groups(left_groups, right_groups)
-    if group.shape != scores.shape:
-        raise ValueError(f"left_groups: expected shape [{len(scores)}], got {list(group.shape)}")
+    require(group.shape == scores.shape, "left_groups", f"shape [{len(scores)}]", list(group.shape))
     names = [name for name in np.unique(group).tolist() if name not in ("", ACROSS)]
     if len(names) < 2:
         raise ValueError(f"groups: expected pairs within two groups or more, found {len(names)}")

@@ -17,12 +17,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sphereface_jax._checks import require
 from sphereface_jax.evaluation.impostors import (
     HighestImpostors,
     highest_impostors,
     merge_impostors,
 )
 from sphereface_jax.evaluation.pairs import check_embeddings, paired_dot, unit_rows
+from sphereface_jax.evaluation.results import Result
 from sphereface_jax.evaluation.roc import allowed_accepts, can_show, far_name
 
 RANKS = (1, 5, 10, 20)
@@ -33,7 +35,7 @@ _DISTRACTOR = -1
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class IdentificationResult:
+class IdentificationResult(Result):
     """What an identification protocol measured; rates are fractions.
 
     Attributes:
@@ -61,15 +63,6 @@ class IdentificationResult:
     num_distractors: int
     num_impostor_scores: int
     ranks: NDArray[np.int64] = dataclasses.field(repr=False)
-
-    def to_json(self) -> dict[str, Any]:
-        """The result as plain numbers, lists and dicts, one entry of `{"protocols": {...}}`."""
-        entry = {
-            field.name: getattr(self, field.name)
-            for field in dataclasses.fields(self)
-            if field.name != "ranks"
-        }
-        return entry | {"cmc": list(self.cmc)}
 
 
 def identification(
@@ -224,8 +217,7 @@ def lfw_identification(
         raise ValueError(f"paths: expected {len(rows)}, one an embedding, got {len(paths)}")
     parts = [str(path).replace("\\", "/").split("/") for path in paths]
     for path, split in zip(paths, parts, strict=True):
-        if len(split) < 2:
-            raise ValueError(f"paths: expected PERSON/IMAGE, got {path!r}")
+        require(len(split) >= 2, "paths", "PERSON/IMAGE", repr(path))
     folders, files = (np.array([split[place] for split in parts]) for place in (-2, -1))
     _, person, counts = np.unique(folders, return_inverse=True, return_counts=True)
     order = np.lexsort((files, person))
@@ -275,8 +267,7 @@ def _number_identities(*named: tuple[str, ArrayLike, int]) -> list[NDArray[np.in
     arrays = []
     for name, values, expected in named:
         array = np.asarray(values)
-        if array.shape != (expected,):
-            raise ValueError(f"{name}: expected shape [{expected}], got {list(array.shape)}")
+        require(array.shape == (expected,), name, f"shape [{expected}]", list(array.shape))
         arrays.append(array)
     numbers = np.unique(np.concatenate(arrays), return_inverse=True)[1].astype(np.int64)
     return np.split(numbers, np.cumsum([len(array) for array in arrays])[:-1])
@@ -305,8 +296,8 @@ def find_mates(
 def _scores(
     probes: NDArray, gallery: NDArray, probe: NDArray[np.int64], mate: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    if probes.shape[1] != gallery.shape[1]:
-        raise ValueError(f"gallery: expected width {probes.shape[1]}, got {gallery.shape[1]}")
+    width = probes.shape[1]
+    require(gallery.shape[1] == width, "gallery", f"width {width}", gallery.shape[1])
     stacked = np.concatenate([unit_rows(probes), unit_rows(gallery)])
     return paired_dot(stacked, probe, mate + len(probes))
 

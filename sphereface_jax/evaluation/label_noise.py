@@ -28,6 +28,7 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.optimize import isotonic_regression
 from scipy.spatial.distance import pdist
 
+from sphereface_jax._checks import require
 from sphereface_jax.evaluation.pairs import check_embeddings, paired_dot, unit_rows
 
 Action = Literal["drop", "move", "merge", "split"]
@@ -170,8 +171,7 @@ def find_noise(
       Storey, A direct approach to false discovery rates, 2002. Efron et al., Empirical Bayes
       analysis of a microarray experiment, 2001.
     """
-    if not 0 < confidence <= 1:
-        raise ValueError(f"confidence: expected a number in (0, 1], got {confidence}")
+    require(0 < confidence <= 1, "confidence", "a number in (0, 1]", confidence)
     unit = unit_rows(check_embeddings("embeddings", embeddings, num_rows=2))
     labels = np.asarray(labels, np.int64)
     rng = np.random.default_rng(seed)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import isotonic_regression
 
-from sphereface_jax._checks import require_choice
+from sphereface_jax._checks import require, require_choice
 from sphereface_jax.evaluation.roc import check_scores
 from sphereface_jax.evaluation.statistics import drawn_weights
 
@@ -156,8 +156,7 @@ def likelihood_curve(
         (0, 1).
     """
     scores, same = check_scores(cosines, is_same)
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence: expected a number in (0, 1), got {confidence}")
+    require(0 < confidence < 1, "confidence", "a number in (0, 1)", confidence)
     left, right = np.asarray(left_identities), np.asarray(right_identities)
     whole = fit_likelihood(scores, same, method=method)
     drawn = []
@@ -269,8 +268,7 @@ def reliability(log_lr: ArrayLike, is_same: ArrayLike, *, num_bins: int = 10) ->
       ValueError: as `cllr`, and for fewer than one bin.
     """
     values, same = check_scores(log_lr, is_same)
-    if num_bins < 1:
-        raise ValueError(f"num_bins: expected at least 1, got {num_bins}")
+    require(num_bins >= 1, "num_bins", "at least 1", num_bins)
     claimed = 1 / (1 + np.exp(-values))
     place = np.minimum((claimed * num_bins).astype(np.int64), num_bins - 1)
     weights = _balanced(same, np.ones(len(same)))

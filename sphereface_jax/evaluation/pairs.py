@@ -9,6 +9,8 @@ import dataclasses
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sphereface_jax._checks import require
+
 # Numbers gathered at a time, so that both sides of a block of pairs stay in a CPU's cache.
 _NUMBERS_PER_BLOCK = 1 << 17
 
@@ -208,6 +210,5 @@ def _integers(name: str, values: ArrayLike) -> NDArray[np.int64]:
     array = np.asarray(values)
     if array.ndim != 1 or not array.size:
         raise ValueError(f"{name}: expected shape [P] with P >= 1, got {list(array.shape)}")
-    if not np.issubdtype(array.dtype, np.integer):
-        raise ValueError(f"{name}: expected integers, got {array.dtype}")
+    require(np.issubdtype(array.dtype, np.integer), name, "integers", array.dtype)
     return array.astype(np.int64)

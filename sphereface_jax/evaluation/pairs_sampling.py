@@ -8,6 +8,8 @@ twice.
 
 import numpy as np
 
+from sphereface_jax._checks import require
+
 
 def verification_pairs(
     labels: np.ndarray, *, pairs_per_fold: int = 300, num_folds: int = 10, seed: int = 0
@@ -49,8 +51,7 @@ def verification_pairs(
         )
     if pairs_per_fold < 2 or pairs_per_fold % 2:
         raise ValueError(f"pairs_per_fold: expected an even number ≥ 2, got {pairs_per_fold}")
-    if num_folds < 2:
-        raise ValueError(f"num_folds: expected at least 2, got {num_folds}")
+    require(num_folds >= 2, "num_folds", "at least 2", num_folds)
 
     rng = np.random.default_rng(seed)
     people = _images_by_identity(labels)

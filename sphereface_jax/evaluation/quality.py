@@ -7,18 +7,19 @@ rest at the same threshold; the curve says by how much for each fraction refused
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from sphereface_jax._checks import require
 from sphereface_jax.evaluation.pairs import Pairs
+from sphereface_jax.evaluation.results import Result
 
 FRACTIONS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
 
 
 @dataclasses.dataclass(frozen=True)
-class RejectCurve:
+class RejectCurve(Result):
     """Errors at one threshold after refusing the pictures of lowest quality.
 
     Attributes:
@@ -36,10 +37,6 @@ class RejectCurve:
     pairs_kept: tuple[int, ...]
     false_reject_rate: tuple[float | None, ...]
     false_accept_rate: tuple[float | None, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """The curve as plain numbers and lists."""
-        return dataclasses.asdict(self)
 
 
 def error_versus_reject(
@@ -88,8 +85,7 @@ def error_versus_reject(
     lowest = np.minimum(values[pairs.left], values[pairs.right])
     rows = []
     for fraction in fractions:
-        if not 0 <= fraction < 1:
-            raise ValueError(f"fractions: expected numbers in [0, 1), got {fraction}")
+        require(0 <= fraction < 1, "fractions", "numbers in [0, 1)", fraction)
         floor = float(ordered[int(fraction * len(ordered))])
         kept = lowest >= floor
         same, different = kept & pairs.is_same, kept & ~pairs.is_same

@@ -16,22 +16,23 @@ References:
 
 import dataclasses
 import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import betaincinv, gammaln
 
+from sphereface_jax._checks import require
 from sphereface_jax.evaluation.calibration import TooFewPairsError
 from sphereface_jax.evaluation.impostors import highest_impostors
 from sphereface_jax.evaluation.pairs import check_embeddings
+from sphereface_jax.evaluation.results import Result
 
 FEW = 10
 _KEPT = 128
 
 
 @dataclasses.dataclass(frozen=True)
-class RateEstimate:
+class RateEstimate(Result):
     """A rate over pairs or searches, with its interval.
 
     Attributes:
@@ -49,10 +50,6 @@ class RateEstimate:
     events: float
     trials: int
     effective_trials: float
-
-    def to_json(self) -> dict[str, Any]:
-        """The estimate as plain numbers."""
-        return dataclasses.asdict(self)
 
     def supports(self, rate: float) -> bool:
         """Whether these trials could show a rate this low: whether they are 3 / rate or more."""
@@ -77,8 +74,7 @@ def trials_needed(rate: float, *, confidence: float = 0.95) -> int:
       (2995, 2995731)
     """
     for name, value in (("rate", rate), ("confidence", confidence)):
-        if not 0 < value < 1:
-            raise ValueError(f"{name}: expected a number in (0, 1), got {value}")
+        require(0 < value < 1, name, "a number in (0, 1)", value)
     return math.ceil(math.log(1 - confidence) / math.log1p(-rate))
 
 
@@ -219,8 +215,7 @@ class Strangers:
         Raises:
           ValueError: for a gallery of fewer than one, or a confidence outside (0, 1).
         """
-        if gallery_size < 1:
-            raise ValueError(f"gallery_size: expected at least 1, got {gallery_size}")
+        require(gallery_size >= 1, "gallery_size", "at least 1", gallery_size)
         n, size = self.most, min(gallery_size, self.most)
         above = (self.highest > threshold).sum(axis=1)
         free = n - above
@@ -261,8 +256,7 @@ class Strangers:
           TooFewPairsError: the people are fewer than 1 / false_hit_rate, or the gallery is so
             large that not even the highest score seen keeps the rate.
         """
-        if not 0 < false_hit_rate < 1:
-            raise ValueError(f"false_hit_rate: expected a rate in (0, 1), got {false_hit_rate}")
+        require(0 < false_hit_rate < 1, "false_hit_rate", "a rate in (0, 1)", false_hit_rate)
         people, needed = len(self.highest), math.ceil(1 / false_hit_rate)
         if people < needed:
             raise TooFewPairsError(
@@ -301,10 +295,8 @@ def compare_strangers(
     """
     rows, people = check_embeddings("embeddings", embeddings), np.asarray(identities)
     others = rows if gallery is None else check_embeddings("gallery", gallery)
-    if others.shape != rows.shape:
-        raise ValueError(f"gallery: expected shape {list(rows.shape)}, got {list(others.shape)}")
-    if people.shape != (len(rows),):
-        raise ValueError(f"identities: expected shape [{len(rows)}], got {list(people.shape)}")
+    require(others.shape == rows.shape, "gallery", f"shape {list(rows.shape)}", list(others.shape))
+    require(people.shape == (len(rows),), "identities", f"shape [{len(rows)}]", list(people.shape))
     _, first = np.unique(people, return_index=True)
     if len(first) < 2:
         raise ValueError("identities: expected two people or more, found one")
@@ -324,8 +316,7 @@ def _checked(
     if values.ndim != 1 or not len(values):
         raise ValueError(f"happened: expected shape [P] with P >= 1, got {list(values.shape)}")
     for name, array in (("left_identities", left), ("right_identities", right)):
-        if array.shape != values.shape:
-            raise ValueError(f"{name}: expected shape [{len(values)}], got {list(array.shape)}")
+        require(array.shape == values.shape, name, f"shape [{len(values)}]", list(array.shape))
     number = np.unique(np.concatenate([left, right]), return_inverse=True)[1]
     return values, number[: len(left)], number[len(left) :]
 
@@ -349,8 +340,7 @@ def exact_interval(rate: float, trials: float, *, confidence: float = 0.95) -> t
       >>> print(round(low, 3), high)
       0.398 1.0
     """
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence: expected a number in (0, 1), got {confidence}")
+    require(0 < confidence < 1, "confidence", "a number in (0, 1)", confidence)
     seen, missed, tail = rate * trials, (1 - rate) * trials, (1 - confidence) / 2
     low = 0.0 if seen <= 0 else float(betaincinv(seen, missed + 1, tail))
     high = 1.0 if missed <= 0 else float(betaincinv(seen + 1, missed, 1 - tail))

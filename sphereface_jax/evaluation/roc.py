@@ -14,6 +14,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sphereface_jax._checks import require
 from sphereface_jax.evaluation.pairs import check_is_same
 
 # Keeps a FAR that is a ratio of counts, such as 3 / 3000, from missing itself.
@@ -52,8 +53,7 @@ def check_scores(scores: ArrayLike, is_same: ArrayLike) -> tuple[NDArray, NDArra
         different pairs.
     """
     scores, is_same = np.asarray(scores), check_is_same(is_same)
-    if scores.shape != is_same.shape:
-        raise ValueError(f"scores: expected shape [{len(is_same)}], got {list(scores.shape)}")
+    require(scores.shape == is_same.shape, "scores", f"shape [{len(is_same)}]", list(scores.shape))
     if not np.isfinite(scores).all():
         raise ValueError(f"scores: expected finite values, {int((~np.isfinite(scores)).sum())} not")
     for kind, count in (("same", is_same.sum()), ("different", (~is_same).sum())):

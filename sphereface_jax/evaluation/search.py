@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sphereface_jax._checks import require
 from sphereface_jax.evaluation.impostors import default_block_size
 from sphereface_jax.evaluation.pairs import check_embeddings, unit_rows
 
@@ -66,10 +67,8 @@ class ReferenceIndex:
         """
         unit = unit_rows(check_embeddings("probes", probes)).astype(np.float32)
         width = self._references.shape[1]
-        if unit.shape[1] != width:
-            raise ValueError(f"probes: expected width {width}, got {unit.shape[1]}")
-        if k < 1:
-            raise ValueError(f"k: expected at least 1, got {k}")
+        require(unit.shape[1] == width, "probes", f"width {width}", unit.shape[1])
+        require(k >= 1, "k", "at least 1", k)
         k = min(k, self._count)
         # A multiple of the run, so that a block is whole runs.
         size = max(default_block_size(len(unit)) // _GROUP, 1) * _GROUP

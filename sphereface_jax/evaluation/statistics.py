@@ -9,14 +9,15 @@ person is a question about that person alone and counts once; a pair of two is o
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import bdtr
 
+from sphereface_jax._checks import require
 from sphereface_jax.evaluation.pairs import Pairs
 from sphereface_jax.evaluation.rates import FEW, exact_interval, pair_rate
+from sphereface_jax.evaluation.results import Result
 from sphereface_jax.evaluation.verification import VerificationResult
 
 # Weights held at a time, so that they stay near a CPU's caches.
@@ -158,8 +159,7 @@ def drawn_weights(
     Raises:
       ValueError: for fewer than one draw or two people.
     """
-    if num_draws < 1:
-        raise ValueError(f"num_draws: expected at least 1, got {num_draws}")
+    require(num_draws >= 1, "num_draws", "at least 1", num_draws)
     people, number = np.unique(np.concatenate([left, right]), return_inverse=True)
     if len(people) < 2:
         raise ValueError(f"left_identities: expected two people or more, found {len(people)}")
@@ -210,8 +210,7 @@ class _WeightedAuc:
 
 
 def _interval(values: NDArray[np.float64], confidence: float) -> tuple[float, float]:
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence: expected a share in (0, 1), got {confidence}")
+    require(0 < confidence < 1, "confidence", "a number in (0, 1)", confidence)
     values = values[~np.isnan(values)]
     if not len(values):
         raise ValueError("statistic: expected a number on some draws, got NaN on all")
@@ -221,7 +220,7 @@ def _interval(values: NDArray[np.float64], confidence: float) -> tuple[float, fl
 
 
 @dataclasses.dataclass(frozen=True)
-class McNemarResult:
+class McNemarResult(Result):
     """Whether two runs differ on one list of pairs.
 
     Attributes:
@@ -233,10 +232,6 @@ class McNemarResult:
     only_first: int
     only_second: int
     p_value: float
-
-    def to_json(self) -> dict[str, Any]:
-        """The result as plain numbers."""
-        return dataclasses.asdict(self)
 
 
 def mcnemar(first_is_correct: ArrayLike, second_is_correct: ArrayLike) -> McNemarResult:

@@ -9,7 +9,6 @@ pooled vectors are then verified (1:1) or searched for (1:N) like any others.
 import dataclasses
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -31,6 +30,7 @@ from sphereface_jax.evaluation.pairs import (
     unit_rows,
 )
 from sphereface_jax.evaluation.pooling import group_means
+from sphereface_jax.evaluation.results import Result
 from sphereface_jax.evaluation.roc import (
     area_under_curve,
     can_show,
@@ -78,7 +78,7 @@ class Templates:
 
 
 @dataclasses.dataclass(frozen=True)
-class TemplateVerificationResult:
+class TemplateVerificationResult(Result):
     """What 1:1 verification of templates measured; rates are fractions.
 
     Attributes:
@@ -97,13 +97,9 @@ class TemplateVerificationResult:
     num_same: int
     num_templates: int
 
-    def to_json(self) -> dict[str, Any]:
-        """The result as plain numbers and dicts, one entry of `{"protocols": {...}}`."""
-        return dataclasses.asdict(self)
-
 
 @dataclasses.dataclass(frozen=True)
-class TemplateIdentificationResult:
+class TemplateIdentificationResult(Result):
     """What 1:N search among templates measured; rates are fractions.
 
     Attributes:
@@ -120,10 +116,6 @@ class TemplateIdentificationResult:
     num_probes: int
     num_searches: int
     num_galleries: int
-
-    def to_json(self) -> dict[str, Any]:
-        """The result as plain numbers and dicts, one entry of `{"protocols": {...}}`."""
-        return dataclasses.asdict(self)
 
 
 def pool_templates(
@@ -290,8 +282,7 @@ def ijb_1n_insightface(
       `recognition/_evaluation_/ijb/ijb_1n.py` of https://github.com/deepinsight/insightface.
     """
     rates = tuple(fars)
-    if not all(0 < far <= 1 for far in rates):
-        raise ValueError(f"fars: expected rates in (0, 1], got {rates}")
+    require(all(0 < far <= 1 for far in rates), "fars", "rates in (0, 1]", rates)
     probe_features, probe_subjects = _select(templates, "probes", probes)
     parts = [
         _select(templates, f"galleries[{number}]", gallery)

@@ -29,6 +29,7 @@ from sphereface_jax.evaluation.folds import (
     fold_index,
 )
 from sphereface_jax.evaluation.pairs import Pairs, check_mirrored, paired_cosines
+from sphereface_jax.evaluation.results import Result
 from sphereface_jax.evaluation.roc import (
     area_under_curve,
     equal_error_rate,
@@ -40,7 +41,7 @@ TAR_AT_FARS = (1e-1, 1e-2, 1e-3)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class VerificationResult:
+class VerificationResult(Result):
     """What a verification protocol measured; rates are fractions.
 
     Accuracy and its deviation are the protocol's own. AUC, equal error rate and TAR are exact, on
@@ -82,15 +83,6 @@ class VerificationResult:
     fold_accuracies: tuple[float, ...]
     scores: NDArray[np.float64] = dataclasses.field(repr=False)
     is_correct: NDArray[np.bool_] = dataclasses.field(repr=False)
-
-    def to_json(self) -> dict[str, Any]:
-        """The result as plain numbers, lists and dicts, one entry of `{"protocols": {...}}`."""
-        entry = {
-            field.name: getattr(self, field.name)
-            for field in dataclasses.fields(self)
-            if field.name not in ("scores", "is_correct")
-        }
-        return entry | {"fold_accuracies": list(self.fold_accuracies)}
 
 
 def lfw_authors(

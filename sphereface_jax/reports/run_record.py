@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sphereface_jax.evaluation.cells import Numbers
+from sphereface_jax.evaluation.results import Numbers
 from sphereface_jax.reports.evidence import (
     LikelihoodEvidence,
     PairEvidence,

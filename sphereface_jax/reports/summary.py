@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sphereface_jax.evaluation.cells import result_cells
+from sphereface_jax.evaluation.results import result_cells
 from sphereface_jax.losses import LOSSES
 from sphereface_jax.reports.html import cards, table
 from sphereface_jax.reports.run_record import RunRecord

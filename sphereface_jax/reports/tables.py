@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sphereface_jax.evaluation.cells import Numbers, result_cells
+from sphereface_jax.evaluation.results import Numbers, result_cells
 from sphereface_jax.reports.html import table
 from sphereface_jax.reports.run_record import RunRecord
 

@@ -18,6 +18,7 @@ from sphereface_jax.data.ijb_folder import read_ijb
 from sphereface_jax.data.images import ImagePaths
 from sphereface_jax.data.source import ImageView
 from sphereface_jax.data.vectors import FaceVectors
+from sphereface_jax.evaluation.results import Result
 from sphereface_jax.evaluation.templates import (
     Templates,
     ijb_1n,
@@ -29,7 +30,6 @@ from sphereface_jax.tasks.task import (
     FaceImages,
     Matched,
     Missing,
-    Result,
     existing_files,
     missing_names,
     require_folder,

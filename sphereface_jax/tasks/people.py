@@ -16,7 +16,8 @@ from sphereface_jax.data.images import ImagePaths
 from sphereface_jax.data.vectors import FaceVectors, identity_of
 from sphereface_jax.evaluation.geometry_measures import embedding_geometry
 from sphereface_jax.evaluation.identification import lfw_identification
-from sphereface_jax.tasks.task import FaceImages, Matched, Result, require_folder
+from sphereface_jax.evaluation.results import Result
+from sphereface_jax.tasks.task import FaceImages, Matched, require_folder
 
 PEOPLE_PROTOCOLS = ("lfw_identification", "lfw_open_set", "geometry")
 

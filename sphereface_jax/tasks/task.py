@@ -18,14 +18,7 @@ from sphereface_jax.data.text import existing_folder
 from sphereface_jax.data.vectors import FaceVectors
 from sphereface_jax.evaluation.calibration import OperatingPoint
 from sphereface_jax.evaluation.pairs import Pairs
-
-
-class Result(Protocol):
-    """What a protocol measured."""
-
-    def to_json(self) -> dict[str, Any]:
-        """The numbers of one entry of `{"protocols": {...}}`."""
-        ...
+from sphereface_jax.evaluation.results import Result
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 from sphereface_jax.data.files import file_name, read_json_if_there, write_atomically, write_json
 from sphereface_jax.evaluation.calibration import describe_rate
-from sphereface_jax.evaluation.cells import result_cells
+from sphereface_jax.evaluation.results import result_cells
 from sphereface_jax.training.config import TrainConfig, pixel_formula
 from sphereface_jax.training.run_folder import read_config
 

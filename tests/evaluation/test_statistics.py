@@ -198,7 +198,7 @@ def test_mcnemar_compares_protocol_results() -> None:
     ("change", "message"),
     [
         ({"right_identities": [1]}, r"right_identities: expected shape \[2\] as left, got \[1\]"),
-        ({"confidence": 1.0}, r"confidence: expected a share in \(0, 1\), got 1.0"),
+        ({"confidence": 1.0}, r"confidence: expected a number in \(0, 1\), got 1.0"),
         ({"num_draws": 0}, "num_draws: expected at least 1, got 0"),
         ({"left_identities": [2, 2]}, "left_identities: expected two people or more, found 1"),
         ({"statistic": lambda weights: math.nan}, "statistic: expected a number on some draws"),

@@ -37,7 +37,7 @@ ALLOWED = {
         *("_console", "data", "evaluation", "embedding"),
     },
     "plan": {"compilation", "data", "training"},
-    "references": {"data", "evaluation", "training"},
+    "references": {"_checks", "data", "evaluation", "training"},
     "pretrained": {"_checks", "data", "interop", "training"},
     "embedder": {"_checks", "data", "embedding", "pretrained", "training"},
     "commands": {

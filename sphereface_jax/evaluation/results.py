@@ -1,10 +1,21 @@
-"""What a protocol measured, as text: the words of every table, report and model card."""
+"""What a protocol measured: as plain values for JSON, and as the words of every table and card."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 Numbers = Mapping[str, Any]
 """The entry of a protocol in an evaluation's JSON."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What something measured; its fields are its JSON, but for arrays, which have `repr=False`."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The numbers as plain values, an entry of `{"protocols": {...}}` for a protocol's."""
+        values = dataclasses.asdict(self)
+        return {field.name: values[field.name] for field in dataclasses.fields(self) if field.repr}
 
 
 def result_cells(numbers: Numbers) -> dict[str, str]:
