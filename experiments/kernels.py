@@ -18,7 +18,7 @@ import tyro
 
 from experiments.benchmarks.machine import describe_machine, write_results
 from experiments.pages import RESULTS
-from sphereface_jax.models.spherenet import UNITS
+from sphereface_jax.models.residual import UNITS
 from sphereface_jax.plan.compiled import compile_step, planned_trainer
 from sphereface_jax.plan.program import array_bytes
 from sphereface_jax.plan.targets import find_target

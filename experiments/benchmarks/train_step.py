@@ -22,7 +22,7 @@ import tyro
 from experiments.benchmarks.machine import describe_machine, write_results
 from experiments.benchmarks.measure import in_own_process
 from experiments.pages import RESULTS
-from sphereface_jax.models.spherenet import UNITS
+from sphereface_jax.models.residual import UNITS
 
 MATRIX_FLOPS = 2 * 4096**3
 MOBILEFACENET_PRODUCTS = 437_520_896  # of convolutions and the linear layer, at 112×112

@@ -93,7 +93,7 @@ def torch_spherenet(name: str) -> Any:
     """SphereNet."""
     from torch import nn
 
-    from sphereface_jax.models.spherenet import UNITS
+    from sphereface_jax.models.residual import UNITS
 
     class Unit(nn.Module):
         def __init__(self, channels: int):

@@ -9,8 +9,7 @@ from flax import nnx
 from sphereface_jax.models.iresnet import IResNet, IResUnit, Subsample
 from sphereface_jax.models.layers import BatchNorm, Bias, PReLU
 from sphereface_jax.models.mobilefacenet import Bottleneck, ConvNorm, MobileFaceNet
-from sphereface_jax.models.sfnet import SFNet, SFStage, SFUnit
-from sphereface_jax.models.spherenet import ResidualUnit, SphereNet, Stage
+from sphereface_jax.models.residual import ResidualNet, ResidualUnit, Stage
 from sphereface_jax.models.vit import HEADS, Attention, Block, VisionTransformer
 
 
@@ -268,16 +267,20 @@ def emit(block: nnx.Module, graph: Graph, x: str) -> str:
     raise TypeError(f"no ONNX graph is known for {type(block).__name__}")
 
 
+def _activated(prelu: PReLU | None, graph: Graph, x: str) -> str:
+    return graph.relu(x) if prelu is None else graph.prelu(prelu, x)
+
+
 @emit.register
-def _(block: SphereNet, graph: Graph, x: str) -> str:
+def _(block: ResidualNet, graph: Graph, x: str) -> str:
     for stage in block.stages:
         x = emit(stage, graph, x)
-    return graph.linear(block.embedding, x)
+    return graph.norm(block.norm, graph.linear(block.embedding, x))
 
 
 @emit.register
 def _(block: Stage, graph: Graph, x: str) -> str:
-    x = graph.prelu(block.prelu, graph.conv(block.conv, x))
+    x = _activated(block.prelu, graph, graph.norm(block.norm, graph.conv(block.conv, x)))
     for unit in block.units:
         x = emit(unit, graph, x)
     return x
@@ -285,32 +288,12 @@ def _(block: Stage, graph: Graph, x: str) -> str:
 
 @emit.register
 def _(block: ResidualUnit, graph: Graph, x: str) -> str:
-    inner = graph.prelu(block.prelu1, graph.conv(block.conv1, x))
-    return graph.add(x, graph.prelu(block.prelu2, graph.conv(block.conv2, inner)))
-
-
-@emit.register
-def _(block: SFNet, graph: Graph, x: str) -> str:
-    for stage in block.stages:
-        x = emit(stage, graph, x)
-    return graph.norm(block.norm, graph.linear(block.embedding, x))
-
-
-@emit.register
-def _(block: SFStage, graph: Graph, x: str) -> str:
-    x = graph.relu(graph.norm(block.norm, graph.conv(block.conv, x)))
-    for unit in block.units:
-        x = emit(unit, graph, x)
-    return x
-
-
-@emit.register
-def _(block: SFUnit, graph: Graph, x: str) -> str:
-    inner = graph.relu(graph.norm(block.norm1, graph.conv(block.conv1, x)))
-    inner = graph.norm(block.norm2, graph.conv(block.conv2, inner))
-    if block.relu_before_sum:
-        return graph.add(x, graph.relu(inner))
-    return graph.relu(graph.add(x, inner))
+    inner = graph.norm(block.norm1, graph.conv(block.conv1, x))
+    inner = graph.conv(block.conv2, _activated(block.prelu1, graph, inner))
+    inner = graph.norm(block.norm2, inner)
+    if block.activate_before_sum:
+        return graph.add(x, _activated(block.prelu2, graph, inner))
+    return _activated(block.prelu2, graph, graph.add(x, inner))
 
 
 @emit.register

@@ -52,8 +52,9 @@ from typing import Any
 from sphereface_jax.models.iresnet import UNITS as IRESNET_UNITS
 from sphereface_jax.models.iresnet import IResNet
 from sphereface_jax.models.mobilefacenet import MobileFaceNet
+from sphereface_jax.models.residual import UNITS
 from sphereface_jax.models.sfnet import SFNet
-from sphereface_jax.models.spherenet import UNITS, SphereNet
+from sphereface_jax.models.spherenet import SphereNet
 from sphereface_jax.models.vit import VisionTransformer
 
 MODELS: dict[str, functools.partial[Any]] = {

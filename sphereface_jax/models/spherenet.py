@@ -17,84 +17,19 @@ References:
   Initialisers and biases from the authors' Caffe model, sphereface_model.prototxt.
 """
 
-import functools
-import math
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from sphereface_jax.models.layers import PReLU, caffe_xavier, convolution, halved, run_units
-
-UNITS = {
-    4: (0, 0, 0, 0),
-    10: (0, 1, 2, 0),
-    20: (1, 2, 4, 1),
-    36: (2, 4, 8, 2),
-    64: (3, 8, 16, 3),
-}
-"""Residual units a stage, by depth."""
+from sphereface_jax.models.layers import caffe_xavier
+from sphereface_jax.models.residual import ResidualNet, Style
 
 unit_normal = jax.nn.initializers.normal(0.01)
 
 
-class ResidualUnit(nnx.Module):
-    """x + PReLU(conv(PReLU(conv(x)))), both convolutions 3×3."""
-
-    def __init__(self, channels: int, *, use_bias: bool, dtype: jnp.dtype, rngs: nnx.Rngs):
-        unit_convolution = functools.partial(
-            convolution,
-            channels,
-            channels,
-            use_bias=use_bias,
-            kernel_init=unit_normal,
-            dtype=dtype,
-            rngs=rngs,
-        )
-        self.conv1 = unit_convolution()
-        self.prelu1 = PReLU(channels, dtype=dtype)
-        self.conv2 = unit_convolution()
-        self.prelu2 = PReLU(channels, dtype=dtype)
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return x + self.prelu2(self.conv2(self.prelu1(self.conv1(x))))
-
-
-class Stage(nnx.Module):
-    """A convolution of stride 2 with PReLU, then residual units."""
-
-    def __init__(
-        self,
-        in_channels: int,
-        channels: int,
-        units: int,
-        *,
-        residual_bias: bool,
-        dtype: jnp.dtype,
-        rngs: nnx.Rngs,
-    ):
-        self.conv = convolution(
-            in_channels,
-            channels,
-            stride=2,
-            use_bias=True,
-            kernel_init=caffe_xavier,
-            dtype=dtype,
-            rngs=rngs,
-        )
-        self.prelu = PReLU(channels, dtype=dtype)
-        self.units = nnx.List(
-            ResidualUnit(channels, use_bias=residual_bias, dtype=dtype, rngs=rngs)
-            for _ in range(units)
-        )
-
-    def __call__(self, x: jax.Array, *, remat: bool = False) -> jax.Array:
-        x = self.prelu(self.conv(x))
-        return run_units(self.units, x, remat=remat)
-
-
-class SphereNet(nnx.Module):
+class SphereNet(ResidualNet):
     """Maps face images [B, H, W, 3] to embeddings [B, embedding_dim].
 
     Args:
@@ -132,26 +67,22 @@ class SphereNet(nnx.Module):
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        if depth not in UNITS:
-            raise ValueError(f"depth: expected one of {sorted(UNITS)}, got {depth}")
-        inputs = (3, *channels[:-1])
-        self.stages = nnx.List(
-            Stage(*plan, residual_bias=residual_bias, dtype=dtype, rngs=rngs)
-            for plan in zip(inputs, channels, UNITS[depth], strict=True)
-        )
-        self.feature_shape = (*halved(image_size, len(channels)), channels[-1])
-        self.embedding = nnx.Linear(
-            math.prod(self.feature_shape),
-            embedding_dim,
-            kernel_init=caffe_xavier,
+        style = Style(
+            opening_init=caffe_xavier,
+            unit_init=unit_normal,
+            embedding_init=caffe_xavier,
+            opening_bias=True,
+            unit_bias=residual_bias,
+            prelu=True,
+            activate_before_sum=True,
             dtype=dtype,
+        )
+        super().__init__(
+            depth,
+            style,
+            embedding_dim=embedding_dim,
+            image_size=image_size,
+            channels=channels,
+            remat=remat,
             rngs=rngs,
         )
-        self.remat = remat
-        self.dtype = dtype
-
-    def __call__(self, images: jax.Array) -> jax.Array:
-        x = images.astype(self.dtype)
-        for stage in self.stages:
-            x = stage(x, remat=self.remat)
-        return self.embedding(x.reshape(x.shape[0], -1)).astype(jnp.float32)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from sphereface_jax.models.spherenet import UNITS, SphereNet
+from sphereface_jax.models.residual import UNITS
+from sphereface_jax.models.spherenet import SphereNet
 
 SMALL = {"image_size": (24, 16), "channels": (4, 6, 8, 10), "embedding_dim": 12}
 
