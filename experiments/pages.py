@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sphereface_jax.data.files import AtomicFile
+from sphereface_jax.data.files import atomic_file
 
 HERE = Path(__file__).resolve().parent
 DOCS, RESULTS = HERE.parent / "docs", HERE / "results"
@@ -46,6 +46,6 @@ def machine(*several: Results) -> str:
 
 def write(name: str, text: str) -> None:
     """Writes a page of docs/ and says where."""
-    with AtomicFile(DOCS / name) as file:
+    with atomic_file(DOCS / name) as file:
         file.write(text.encode())
     print(DOCS / name)

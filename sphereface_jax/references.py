@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sphereface_jax._checks import require
-from sphereface_jax.data.files import AtomicFile
+from sphereface_jax.data.files import atomic_file
 from sphereface_jax.data.text import existing_file
 from sphereface_jax.evaluation.pairs import check_embeddings, unit_rows
 from sphereface_jax.evaluation.search import ReferenceIndex
@@ -226,7 +226,7 @@ class ReferenceSet:
             "fingerprint": np.array(self.fingerprint),
             "run": np.array(self.run),
         }
-        with AtomicFile(path) as file:
+        with atomic_file(path) as file:
             np.savez(file, **arrays)
 
     @classmethod

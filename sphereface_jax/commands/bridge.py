@@ -12,7 +12,7 @@ from rich.console import Console
 from sphereface_jax._console import counting, say
 from sphereface_jax.commands.reference_options import BridgeOptions
 from sphereface_jax.data.aligner import face_aligner
-from sphereface_jax.data.files import AtomicFile, require_writable_folder, write_json
+from sphereface_jax.data.files import atomic_file, require_writable_folder, write_json
 from sphereface_jax.data.finder import find_images_below
 from sphereface_jax.data.text import existing_file
 from sphereface_jax.data.vectors import FaceVectors, identity_of, load_vectors, path_ending
@@ -76,7 +76,7 @@ class StoredBridge:
                 for name in ("old", "new", "old_name", "new_name")
             },
         }
-        with AtomicFile(path) as file:
+        with atomic_file(path) as file:
             np.savez(file, **arrays)
 
 

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from sphereface_jax._console import counting, say, say_found, warn
 from sphereface_jax.data.aligner import face_aligner
-from sphereface_jax.data.files import AtomicFile, require_writable_folder
+from sphereface_jax.data.files import atomic_file, require_writable_folder
 from sphereface_jax.data.finder import find_images_below, passed_over_table
 from sphereface_jax.data.images import ImagePaths
 from sphereface_jax.data.vectors import FaceVectors, save_vectors
@@ -59,7 +59,7 @@ def embed_folder(
     skipped = [(found.names[i], why) for i, why in sorted((errors or {}).items())]
     if skipped or found.passed_over:
         table = out.with_name(f"{out.name}.skipped.tsv")
-        with AtomicFile(table) as file:
+        with atomic_file(table) as file:
             file.write(passed_over_table([*skipped, *found.passed_over]))
         if skipped:
             warn(console, f"{table}: {len(skipped):,} images have no vector")

@@ -14,7 +14,7 @@ import numpy as np
 from rich.console import Console
 
 from sphereface_jax._console import counting
-from sphereface_jax.data.files import AtomicFile, file_name
+from sphereface_jax.data.files import atomic_file, file_name
 from sphereface_jax.data.images import UnreadableImage, encode_jpeg
 from sphereface_jax.data.source import FaceSource, ImageSequence
 from sphereface_jax.data.vectors import FaceVectors, identity_of
@@ -51,7 +51,7 @@ def store_evidence(run: Path, name: str, evidence: object) -> None:
       name: of the evidence; the file is called by it.
       evidence: a dataclass of `reports.evidence`.
     """
-    with AtomicFile(run / "evidence" / f"{file_name(name)}.npz") as file:
+    with atomic_file(run / "evidence" / f"{file_name(name)}.npz") as file:
         arrays: dict[str, Any] = to_arrays(evidence)
         np.savez_compressed(file, **arrays)
 

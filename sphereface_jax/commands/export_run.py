@@ -12,7 +12,7 @@ from sphereface_jax._console import say
 from sphereface_jax.commands.quantize import int8_bytes
 from sphereface_jax.commands.weight_options import ExportOptions
 from sphereface_jax.compilation import run_arithmetic
-from sphereface_jax.data.files import AtomicFile, require_writable_folder
+from sphereface_jax.data.files import atomic_file, require_writable_folder
 from sphereface_jax.data.transforms import PerChannel
 from sphereface_jax.interop.onnx_export import onnx_bytes
 from sphereface_jax.interop.safetensors_file import safetensors_bytes
@@ -46,7 +46,7 @@ def export_run(options: ExportOptions, *, console: Console) -> None:
         save_pretrained(run, options.hf)
         say(console, f"{options.hf}: {run.config.model.name} of step {run.step}")
     for path, content in contents.items():
-        with AtomicFile(path) as file:
+        with atomic_file(path) as file:
             file.write(content)
         say(
             console,

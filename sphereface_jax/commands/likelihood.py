@@ -14,7 +14,7 @@ from rich.console import Console
 
 from sphereface_jax._console import say
 from sphereface_jax.commands.evidence import read_arrays
-from sphereface_jax.data.files import AtomicFile
+from sphereface_jax.data.files import atomic_file
 from sphereface_jax.data.vectors import FaceVectors
 from sphereface_jax.evaluation.groups import GroupReport, group_errors
 from sphereface_jax.evaluation.likelihood import (
@@ -153,7 +153,7 @@ def store_likelihood(run: Path, evidence: LikelihoodEvidence) -> None:
       run: the run's folder.
       evidence: of a list of pairs.
     """
-    with AtomicFile(run / FILE) as file:
+    with atomic_file(run / FILE) as file:
         arrays: dict[str, Any] = to_arrays(evidence)
         np.savez_compressed(file, **arrays)
 

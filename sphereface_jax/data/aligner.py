@@ -17,7 +17,7 @@ from sphereface_jax.data.alignment import (
     check_face,
     choose_face,
 )
-from sphereface_jax.data.files import AtomicFile, available_cores, claim_folder
+from sphereface_jax.data.files import available_cores, claim_folder, write_atomically
 from sphereface_jax.data.finder import (
     PassedOver,
     describe_passed_over,
@@ -192,8 +192,7 @@ def align_folder(
             image = aligner(read_image(paths[index]), name)
         except UnreadableImage as error:
             return str(error)
-        with AtomicFile(crop, sync=False) as file:
-            file.write(encode_jpeg(image))
+        write_atomically(crop, encode_jpeg(image), sync=False)
         return None
 
     outcomes = []
@@ -204,8 +203,7 @@ def align_folder(
     if all(outcomes):
         raise ValueError(f"{source}: could align none of {len(paths)} images; {outcomes[0]}")
     skipped = [(Path(found.names[i]).as_posix(), why) for i, why in enumerate(outcomes) if why]
-    with AtomicFile(out / "skipped.tsv") as file:
-        file.write(passed_over_table([*skipped, *found.passed_over]))
+    write_atomically(out / "skipped.tsv", passed_over_table([*skipped, *found.passed_over]))
     return AlignSummary(outcomes.count(None), outcomes.count(""), skipped, found.passed_over)
 
 

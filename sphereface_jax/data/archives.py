@@ -15,13 +15,14 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from sphereface_jax.data.finder import PassedOver, is_hidden, why_no_image
 from sphereface_jax.data.folder import check_identities
-from sphereface_jax.data.images import IMAGE_SUFFIXES, UnreadableImage, decode_image
+from sphereface_jax.data.images import IMAGE_SUFFIXES, UnreadableImage
+from sphereface_jax.data.source import EncodedFaces
 from sphereface_jax.data.text import existing_file
 
 _LARGEST_IMAGE = 1 << 28  # inflating stops here, whatever the archive promises
@@ -46,7 +47,7 @@ class Member(NamedTuple):
     fault: str | None = None
 
 
-class ArchiveSource:
+class ArchiveSource(EncodedFaces):
     """A face source over a `.zip` or an uncompressed `.tar` of identity folders.
 
     Args:
@@ -73,13 +74,6 @@ class ArchiveSource:
         self.identities = self._names(folders)
         label = {name: i for i, name in enumerate(self.identities)}
         self.labels = np.array([label[folder.name] for folder in folders], np.int32)
-
-    def __len__(self) -> int:
-        return len(self._members)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        image = decode_image(self.read_encoded(index), self.describe(index))
-        return {"image": image, "label": int(self.labels[index])}
 
     def read_encoded(self, index: int) -> bytes:
         """The bytes of image `index`, inflated.

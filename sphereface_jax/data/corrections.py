@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sphereface_jax.data.files import AtomicFile
+from sphereface_jax.data.files import write_atomically
 from sphereface_jax.data.source import FaceSource, Relabelled
 from sphereface_jax.data.text import read_lines
 from sphereface_jax.data.vectors import path_ending
@@ -60,8 +60,7 @@ def write_corrections(path: Path, corrections: Sequence[Correction]) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(Correction._fields)
     writer.writerows(corrections)
-    with AtomicFile(path) as file:
-        file.write(text.getvalue().encode("utf-8", "surrogateescape"))
+    write_atomically(path, text.getvalue().encode("utf-8", "surrogateescape"))
 
 
 def read_corrections(path: Path) -> list[Correction]:

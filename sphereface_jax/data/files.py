@@ -10,55 +10,40 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any
 
 from sphereface_jax.data.text import IN_PLAIN_LETTERS
 
 
-class AtomicFile:
-    """A file that appears under its name only if the `with` block ends without an error.
+@contextlib.contextmanager
+def atomic_file(path: Path, *, sync: bool = True) -> Iterator[IO[bytes]]:
+    """Yields a file that appears under its name only if the block ends without an error.
 
     Args:
       path: the file; its folder is made if need be, and a file of that name is replaced.
       sync: wait until the disk has it, so that it outlives a power cut; for many small files that
         can be made again it costs more than it saves.
+
+    Yields:
+      The file, open for bytes.
     """
-
-    def __init__(self, path: Path, *, sync: bool = True):
-        self._path, self._sync = path, sync
-        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-
-    def __enter__(self) -> IO[bytes]:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self._file: IO[bytes] = open(self._temporary, "wb")
-        except OSError as error:
-            error.filename = str(self._path)  # the name that the caller knows
-            raise
-        return self._file
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        failure = error
-        try:
-            with self._file:
-                if error is None and self._sync:
-                    self._file.flush()
-                    os.fsync(self._file.fileno())
-            if error is None:
-                os.replace(self._temporary, self._path)
-        except OSError as late:
-            failure = late
-            raise
-        finally:
-            self._temporary.unlink(missing_ok=True)
-            if isinstance(failure, OSError) and failure.filename is None:
-                failure.filename = str(self._path)  # a full disk names no file of its own
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        # A full disk names no file of its own, and of the others the caller knows this one.
+        if error.filename in (None, str(temporary)):
+            error.filename = str(path)
+        raise
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 @contextlib.contextmanager
@@ -110,8 +95,7 @@ def claim_folder(folder: Path, name: str, made: dict[str, Any], what: str) -> No
     """
     path = folder / name
     if not path.is_file():
-        with AtomicFile(path) as file:
-            file.write(json.dumps(made).encode())
+        write_json(path, made)
         return
     try:
         found = json.loads(path.read_bytes())
@@ -130,15 +114,18 @@ def available_cores() -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a text file in UTF-8, `printable`, under a temporary name, then renames it.
+def write_atomically(path: Path, content: str | bytes, *, sync: bool = True) -> None:
+    """Writes a file under a temporary name, then renames it.
 
     Args:
       path: the file, replaced if it is there.
-      text: its content.
+      content: bytes, or text, which is written in UTF-8, `printable`.
+      sync: as for `atomic_file`.
     """
-    with AtomicFile(path) as file:
-        file.write(text.encode("utf-8", IN_PLAIN_LETTERS))
+    with atomic_file(path, sync=sync) as file:
+        file.write(
+            content if isinstance(content, bytes) else content.encode("utf-8", IN_PLAIN_LETTERS)
+        )
 
 
 def write_json(path: Path, values: Any) -> None:

@@ -8,6 +8,7 @@ Links are followed, to files and to folders, and each folder is read once: real 
 own names first, so that a link back into the tree, or a second link to one folder, ends there.
 """
 
+import functools
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -148,7 +149,7 @@ class _Search:
                     (self._links if entry.is_symlink() else folders).append(path)
                 elif not is_file:
                     self._pass(path, _why_no_file(entry))
-                elif why := why_no_image(entry.name, _Start(entry.path)):
+                elif why := why_no_image(entry.name, functools.partial(_read_start, entry.path)):
                     self._pass(path, why)
                 else:
                     self.images.append(path)
@@ -162,15 +163,9 @@ def _why_no_file(entry: os.DirEntry[str]) -> str:
     return "a link to nothing, or in a circle" if entry.is_symlink() else "no file"
 
 
-class _Start:
-    """Reads the first bytes of a file."""
-
-    def __init__(self, path: str):
-        self._path = path
-
-    def __call__(self, count: int) -> bytes:
-        with open(self._path, "rb") as file:
-            return file.read(count)
+def _read_start(path: str, count: int) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(count)
 
 
 def describe_passed_over(passed_over: Sequence[PassedOver]) -> list[str]:

@@ -1,17 +1,15 @@
 """A folder of identities: `DIR/<identity>/*.jpg`, the layout that face data sets share."""
 
 import os
-from typing import Any
 
 import numpy as np
 
 from sphereface_jax.data.finder import PassedOver, walk_images
-from sphereface_jax.data.images import read_bytes, read_image
-from sphereface_jax.data.source import with_file_sizes
+from sphereface_jax.data.source import EncodedFaces, with_file_sizes
 from sphereface_jax.data.text import existing_folder
 
 
-class ImageFolder:
+class ImageFolder(EncodedFaces):
     """A face source over `DIR/<identity>/<image>`.
 
     Identities are the sub-folders that hold an image, sorted, and so are the images within one.
@@ -52,16 +50,6 @@ class ImageFolder:
         self._files = [file for _, file in faces]
         label = {name: number for number, name in enumerate(self.identities)}
         self.labels = np.array([label[identity] for identity, _ in faces], np.int32)
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"image": read_image(self.describe(index)), "label": int(self.labels[index])}
-
-    def read_encoded(self, index: int) -> bytes:
-        """The bytes of image `index` as they are on disk."""
-        return read_bytes(self.describe(index))
 
     def describe(self, index: int) -> str:
         """The path of image `index`."""

@@ -8,17 +8,15 @@ root; an absolute one, which InsightFace's lists hold, has to lie in the root al
 import os
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from sphereface_jax.data.folder import check_identities
-from sphereface_jax.data.images import read_bytes, read_image
-from sphereface_jax.data.source import with_file_sizes
+from sphereface_jax.data.source import EncodedFaces, with_file_sizes
 from sphereface_jax.data.text import is_whole, read_lines
 
 
-class ListSource:
+class ListSource(EncodedFaces):
     """A face source over a list file.
 
     An identity is named after the folder of its images where folder and label go together one to
@@ -49,16 +47,6 @@ class ListSource:
         self.labels = labels.astype(np.int32)
         self.identities = self._names(values)
         check_identities(self.identities, str(self.path))
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"image": read_image(self.describe(index)), "label": int(self.labels[index])}
-
-    def read_encoded(self, index: int) -> bytes:
-        """The bytes of image `index` as they are on disk."""
-        return read_bytes(self.describe(index))
 
     def describe(self, index: int) -> str:
         """The path of image `index`."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from sphereface_jax.data.files import AtomicFile
+from sphereface_jax.data.files import write_atomically
 from sphereface_jax.data.images import decode_image
 from sphereface_jax.data.safe_pickle import RefusedError, SafeUnpickler, StandIn
 from sphereface_jax.data.text import existing_file
@@ -95,8 +95,8 @@ def write_pack(
         raise ValueError(
             f"images: expected two for each of {len(is_same)} pairs, got {len(images)}"
         )
-    with AtomicFile(Path(path)) as file:
-        pickle.dump(([bytes(i) for i in images], [bool(s) for s in is_same]), file, protocol=4)
+    content = [bytes(image) for image in images], [bool(same) for same in is_same]
+    write_atomically(Path(path), pickle.dumps(content, protocol=4))
 
 
 class _Dtype(StandIn):

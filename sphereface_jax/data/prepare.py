@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from sphereface_jax.data.aligner import EncodedFace, FaceAligner, encoded_face
-from sphereface_jax.data.files import AtomicFile, available_cores, claim_folder
+from sphereface_jax.data.files import available_cores, claim_folder, write_json
 from sphereface_jax.data.images import UnreadableImage
 from sphereface_jax.data.source import FaceSource, fingerprint
 from sphereface_jax.data.text import first_ten
@@ -128,8 +128,7 @@ def prepare(
             f"{directory}: none of {len(source)} images can be used; {summary.skipped[0][1]}"
         )
     _write_metadata(work, source, name, split, shards)
-    with AtomicFile(work / "summary.json") as file:
-        file.write(json.dumps(dataclasses.asdict(summary), indent=1).encode())
+    write_json(work / "summary.json", dataclasses.asdict(summary))
     shutil.rmtree(work / "shards")
     os.replace(work, directory)
     return summary
@@ -157,8 +156,7 @@ def _write_shards(
                 continue
             path = work / f"{stem}.array_record-{number:05d}-of-{count:05d}"
             shards.append(_write_shard(source, indices, path, aligner, pool, advance))
-            with AtomicFile(record) as file:
-                file.write(json.dumps(dataclasses.asdict(shards[-1])).encode())
+            write_json(record, dataclasses.asdict(shards[-1]))
     finally:
         pool.shutdown(cancel_futures=True)
     return shards

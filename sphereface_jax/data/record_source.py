@@ -9,23 +9,22 @@ every record's own label is read instead.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from sphereface_jax.data.files import AtomicFile
+from sphereface_jax.data.files import write_atomically
 from sphereface_jax.data.finder import PassedOver
-from sphereface_jax.data.images import UnreadableImage, decode_image
-from sphereface_jax.data.recordio import RecordFile, RecordWriter, pack_image, unpack_image
-from sphereface_jax.data.source import FaceSource, encoded_image
+from sphereface_jax.data.images import UnreadableImage
+from sphereface_jax.data.recordio import RecordFile, pack_image, unpack_image, write_record_file
+from sphereface_jax.data.source import EncodedFaces, FaceSource, encoded_image
 from sphereface_jax.data.text import is_whole
 
 _EXACT = 1 << 24  # whole numbers up to here are exact in float32
 
 
-class RecordSource:
+class RecordSource(EncodedFaces):
     """A face source over a `.rec` file.
 
     Where record 0 gives identity ranges they tell the labels, and each image's own label is checked
@@ -60,13 +59,6 @@ class RecordSource:
         names, labels = np.unique(self._stored_labels, return_inverse=True)
         self.labels = labels.astype(np.int32)
         self.identities = tuple(map(str, names.tolist()))
-
-    def __len__(self) -> int:
-        return len(self._positions)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        image = decode_image(self.read_encoded(index), self.describe(index))
-        return {"image": image, "label": int(self.labels[index])}
 
     def read_encoded(self, index: int) -> bytes:
         """The bytes of image `index` as they were stored.
@@ -220,16 +212,18 @@ def write_records(source: FaceSource, path: str | os.PathLike[str]) -> None:
     counts = np.bincount(source.labels, minlength=len(source.identities))
     ends = 1 + np.cumsum(counts)
     first_identity, end = len(source) + 1, len(source) + 1 + len(counts)
-    with RecordWriter(path) as writer:
+
+    def records() -> Iterator[tuple[int, bytes]]:
         if end <= _EXACT:
-            writer.write(0, pack_image(b"", [first_identity, end], 0))
+            yield 0, pack_image(b"", [first_identity, end], 0)
         for key, index in enumerate(order.tolist(), start=1):
             image, label = encoded_image(source, index), int(source.labels[index])
-            writer.write(key, pack_image(image, [label], key))
+            yield key, pack_image(image, [label], key)
         if end <= _EXACT:
             for label, last in enumerate(ends.tolist()):
                 key = first_identity + label
-                writer.write(key, pack_image(b"", [last - int(counts[label]), last], key))
+                yield key, pack_image(b"", [last - int(counts[label]), last], key)
+
+    write_record_file(path, records())
     height, width = source[int(order[0])]["image"].shape[:2]
-    with AtomicFile(path.parent / "property") as file:
-        file.write(f"{len(counts)},{height},{width}\n".encode())
+    write_atomically(path.parent / "property", f"{len(counts)},{height},{width}\n")

@@ -15,14 +15,13 @@ Reference: dmlc-core's recordio.h and MXNet's image_recordio.h.
 import os
 import struct
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import NamedTuple
 
 import numpy as np
 
-from sphereface_jax.data.files import AtomicFile
+from sphereface_jax.data.files import atomic_file
 from sphereface_jax.data.text import existing_file
 
 _MAGIC = 0xCED7230A
@@ -203,49 +202,29 @@ class RecordFile:
         )
 
 
-class RecordWriter:
-    """Writes a `.rec` and its `.idx`; they appear when the block ends without an error.
+def write_record_file(path: str | os.PathLike[str], records: Iterable[tuple[int, bytes]]) -> None:
+    """Writes a `.rec` and its `.idx`; they appear when all records are written.
 
     Args:
       path: the `.rec` file.
+      records: the key of each, under which the index lists it, and its payload of any content.
+
+    Raises:
+      ValueError: a payload has 512 MiB or more.
     """
-
-    def __init__(self, path: str | os.PathLike[str]):
-        self._records = AtomicFile(Path(path))
-        self._index = AtomicFile(Path(path).with_suffix(".idx"))
-
-    def __enter__(self) -> "RecordWriter":
-        self._record_file = self._records.__enter__()
-        self._index_file = self._index.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._records.__exit__(kind, error, trace)
-        self._index.__exit__(kind, error, trace)
-
-    def write(self, key: int, payload: bytes) -> None:
-        """Appends one record.
-
-        Args:
-          key: under which the index lists it.
-          payload: of any content.
-
-        Raises:
-          ValueError: the payload has 512 MiB or more.
-        """
-        if len(payload) > _LENGTH_MASK:
-            raise ValueError(f"record {key}: expected less than 512 MiB, got {len(payload)} bytes")
-        self._index_file.write(f"{key}\t{self._record_file.tell()}\n".encode())
-        parts = _split_at_magic(payload)
-        flags = [_FIRST, *[_MIDDLE] * (len(parts) - 2), _LAST] if len(parts) > 1 else [_WHOLE]
-        for flag, part in zip(flags, parts, strict=True):
-            self._record_file.write(_PART.pack(_MAGIC, flag << 29 | len(part)))
-            self._record_file.write(part + bytes(-len(part) % 4))
+    path = Path(path)
+    with atomic_file(path.with_suffix(".idx")) as index, atomic_file(path) as file:
+        for key, payload in records:
+            if len(payload) > _LENGTH_MASK:
+                raise ValueError(
+                    f"record {key}: expected less than 512 MiB, got {len(payload)} bytes"
+                )
+            index.write(f"{key}\t{file.tell()}\n".encode())
+            parts = _split_at_magic(payload)
+            flags = [_FIRST, *[_MIDDLE] * (len(parts) - 2), _LAST] if len(parts) > 1 else [_WHOLE]
+            for flag, part in zip(flags, parts, strict=True):
+                padding = bytes(-len(part) % 4)
+                file.write(_PART.pack(_MAGIC, flag << 29 | len(part)) + part + padding)
 
 
 def unpack_image(payload: bytes, name: str) -> ImageRecord:

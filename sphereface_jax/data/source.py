@@ -16,7 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from sphereface_jax.data.images import encode_png
+from sphereface_jax.data.images import decode_image, encode_png, read_bytes
 
 # Identities of CASIA-WebFace that are also in LFW's test pairs; the authors leave them out
 # (wy1iu/sphereface, train/code/get_list.m).
@@ -62,6 +62,33 @@ class FaceSource(ImageSequence, Protocol):
     def __getitem__(self, index: int) -> dict[str, Any]:
         """`{"image": uint8 [H, W, 3] RGB, "label": int}`, or `UnreadableImage` naming it."""
         ...
+
+
+class EncodedFaces:
+    """A face source whose images are encoded files, one at each path that `describe` gives.
+
+    A source that keeps them elsewhere has a `read_encoded` of its own.
+
+    Attributes:
+      labels: int32 [N].
+    """
+
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        image = decode_image(self.read_encoded(index), self.describe(index))
+        return {"image": image, "label": int(self.labels[index])}
+
+    def read_encoded(self, index: int) -> bytes:
+        """The bytes of image `index` as they are stored."""
+        return read_bytes(self.describe(index))
+
+    def describe(self, index: int) -> str:
+        """Where image `index` lies."""
+        raise NotImplementedError
 
 
 class ImageView:

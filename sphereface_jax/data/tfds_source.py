@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from sphereface_jax.data.folder import check_identities
-from sphereface_jax.data.images import UnreadableImage, decode_image
+from sphereface_jax.data.images import UnreadableImage
+from sphereface_jax.data.source import EncodedFaces
 
 
-class TfdsSource:
+class TfdsSource(EncodedFaces):
     """A prepared TFDS data set with an `image` and a `label` feature.
 
     Opening it reads every record once for the labels (about 10 µs each); no image is decoded. The
@@ -70,15 +71,6 @@ class TfdsSource:
         self.labels = labels.astype(np.int32)
         self.identities = tuple(names[label] for label in present)
         self.absent = tuple(sorted(set(names).difference(self.identities)))
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return {
-            "image": decode_image(self.read_encoded(index), self.describe(index)),
-            "label": int(self.labels[index]),
-        }
 
     def read_encoded(self, index: int) -> bytes:
         """The bytes of image `index` as they were stored."""

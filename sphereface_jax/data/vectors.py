@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from sphereface_jax.data.files import AtomicFile
+from sphereface_jax.data.files import atomic_file
 from sphereface_jax.data.text import existing_file
 
 _SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]{1,3}$")
@@ -134,7 +134,7 @@ def save_vectors(path: Path, vectors: FaceVectors) -> None:
     }
     if vectors.mirrored is not None:
         arrays["mirrored"] = vectors.mirrored
-    with AtomicFile(path) as file:
+    with atomic_file(path) as file:
         np.savez(file, **arrays)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sphereface_jax import __version__
-from sphereface_jax.data.files import AtomicFile
+from sphereface_jax.data.files import write_json
 from sphereface_jax.plan.targets import ENVIRONMENT, Target, compiler_versions
 from sphereface_jax.training.config import TrainConfig, to_dict
 from sphereface_jax.training.state import PROTOTYPE_MULTIPLE
@@ -191,8 +191,7 @@ class Compilers:
             except TimeoutError:
                 return None
             if self.cache is not None:
-                with AtomicFile(self.cache) as file:
-                    file.write(json.dumps(self.known, indent=1).encode())
+                write_json(self.cache, self.known)
         said = self.known[key]
         what = "head" if head_alone else "whole step"
         verdict = "fits" if said["fits"] else "does not fit"

@@ -26,7 +26,6 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import jax
@@ -103,12 +102,7 @@ class Checkpoints:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _: object, error: BaseException | None, *__: object) -> None:
         with contextlib.ExitStack() as stack:
             if error is not None:  # which is the news; a save that failed beside it is not
                 stack.enter_context(contextlib.suppress(Exception))

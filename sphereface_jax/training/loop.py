@@ -23,7 +23,7 @@ from rich.console import Console
 
 from sphereface_jax._console import say, say_found, warn
 from sphereface_jax.compilation import run_arithmetic
-from sphereface_jax.data.files import AtomicFile, read_json, read_records, write_json
+from sphereface_jax.data.files import read_json, read_records, write_atomically, write_json
 from sphereface_jax.data.finder import passed_over_table
 from sphereface_jax.data.pipeline import InputPipeline, ShuffledOrder, make_pipeline
 from sphereface_jax.data.source import FaceSource
@@ -208,8 +208,7 @@ def _introduce(trainer: Trainer, source: FaceSource, start: int, console: Consol
     say_found(console, source)
     passed_over = getattr(source, "passed_over", ())
     if passed_over and is_main():
-        with AtomicFile(config.out / "passed_over.tsv") as file:
-            file.write(passed_over_table(passed_over))
+        write_atomically(config.out / "passed_over.tsv", passed_over_table(passed_over))
 
 
 def _open_pipeline(config: TrainConfig, source: FaceSource, start: int) -> InputPipeline:

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sphereface_jax.data.files import AtomicFile, require_writable_folder
+from sphereface_jax.data.files import atomic_file, require_writable_folder
 from sphereface_jax.data.vectors import load_vectors
 
 
 def write(path: Path, data: bytes, error: BaseException | None = None) -> None:
-    with AtomicFile(path) as file:
+    with atomic_file(path) as file:
         file.write(data)
         assert not path.exists() or path.read_bytes() == b"old"
         if error is not None:
@@ -65,7 +65,7 @@ def test_a_folder_that_may_not_be_written_to_is_named(
 
 def test_what_cannot_be_opened_has_the_file_s_own_name(tmp_path: Path) -> None:
     path = tmp_path / ("x" * 250)  # as a name it is short enough, with the temporary one's ends not
-    with pytest.raises(OSError, match="too long") as caught, AtomicFile(path):
+    with pytest.raises(OSError, match="too long") as caught, atomic_file(path):
         pass
     assert caught.value.filename == str(path)
 

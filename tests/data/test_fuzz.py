@@ -26,7 +26,7 @@ from sphereface_jax.data.open import open_source
 from sphereface_jax.data.packs import read_pack, write_pack
 from sphereface_jax.data.pairs import find_images, read_pairs
 from sphereface_jax.data.record_source import write_records
-from sphereface_jax.data.recordio import RecordWriter
+from sphereface_jax.data.recordio import write_record_file
 from sphereface_jax.interop.onnx_export import onnx_bytes
 from sphereface_jax.models import MODELS
 
@@ -43,8 +43,8 @@ def write_rec(directory: Path) -> Path:
 def write_rec_without_index(directory: Path) -> Path:
     path = write_rec(directory)
     path.with_suffix(".idx").unlink()
-    with RecordWriter(directory / "parts.rec") as writer:
-        writer.write(0, b"abcd" + bytes.fromhex("0a23d7ce") * 3 + b"x" * 50)
+    payload = b"abcd" + bytes.fromhex("0a23d7ce") * 3 + b"x" * 50
+    write_record_file(directory / "parts.rec", [(0, payload)])
     path.write_bytes(path.read_bytes() + (directory / "parts.rec").read_bytes())
     (directory / "parts.rec").unlink()
     return path

@@ -1,6 +1,7 @@
 """RecordIO: the bytes as dmlc writes them, parts, a lost index, InsightFace's layout, damage."""
 
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from sphereface_jax.data.folder import ImageFolder
 from sphereface_jax.data.images import UnreadableImage, encode_png
 from sphereface_jax.data.open import open_source
 from sphereface_jax.data.record_source import RecordSource, find_record_file, write_records
-from sphereface_jax.data.recordio import RecordFile, RecordWriter, pack_image, unpack_image
+from sphereface_jax.data.recordio import RecordFile, pack_image, unpack_image, write_record_file
 from sphereface_jax.data.source import FaceSource, Subset
 
 MAGIC = bytes.fromhex("0a23d7ce")
@@ -29,9 +30,7 @@ PAYLOADS = [
 
 
 def write(path: Path, payloads: list[bytes]) -> Path:
-    with RecordWriter(path) as writer:
-        for key, payload in enumerate(payloads):
-            writer.write(key, payload)
+    write_record_file(path, enumerate(payloads))
     return path
 
 
@@ -192,13 +191,12 @@ def test_labels_that_are_no_class_are_named(tmp_path: Path, label: float) -> Non
 
 
 def test_nothing_is_left_of_an_interrupted_write(tmp_path: Path) -> None:
-    def interrupted() -> None:
-        with RecordWriter(tmp_path / "a.rec") as writer:
-            writer.write(0, b"abc")
-            raise KeyboardInterrupt
+    def interrupted() -> Iterator[tuple[int, bytes]]:
+        yield 0, b"abc"
+        raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        interrupted()
+        write_record_file(tmp_path / "a.rec", interrupted())
     assert list(tmp_path.iterdir()) == []
 
 
