@@ -34,7 +34,7 @@ notebook: $(VENV)/.notebook
 	$(BIN)/jupyter execute docs/notebooks/quickstart.ipynb
 
 newest: $(VENV)/.runtime
-	$(BIN)/python tests/helpers/newest_python.py
+	$(BIN)/python .ci/newest_python.py
 
 package: $(VENV)/.runtime
 	.ci/package

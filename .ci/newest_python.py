@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[1]
 ENVIRONMENT = Path(".cache/newest")
 TESTS = [
     "tests/losses/test_dense.py",
