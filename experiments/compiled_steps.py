@@ -61,12 +61,12 @@ class Cell:
 WAYS = {
     "dense": (None, 1, 1.0),
     "blocks": (4096, 1, 1.0),
-    "cut by 4": (4096, 4, 1.0),
-    "cut by 8": (4096, 8, 1.0),
-    "cut by 16": (8192, 16, 1.0),
-    "cut by 256": (8192, 256, 1.0),
-    "cut by 8, a tenth": (4096, 8, 0.1),
-    "cut by 256, a tenth": (8192, 256, 0.1),
+    "sharded by 4": (4096, 4, 1.0),
+    "sharded by 8": (4096, 8, 1.0),
+    "sharded by 16": (8192, 16, 1.0),
+    "sharded by 256": (8192, 256, 1.0),
+    "sharded by 8, a tenth": (4096, 8, 0.1),
+    "sharded by 256, a tenth": (8192, 256, 0.1),
 }
 """class-block, mesh.model and sample-rate."""
 
@@ -74,17 +74,17 @@ WHOLE = (
     Cell("h100x1", 10**4, "dense", "spherenet20"),
     Cell("h100x8", 10**4, "dense", "spherenet20"),
     Cell("h100x1", 10**6, "blocks", "spherenet20"),
-    Cell("h100x8", 10**6, "cut by 4", "spherenet20"),
-    Cell("h100x8", 10**7, "cut by 8", "spherenet20"),
-    Cell("h100x8", 10**7, "cut by 8, a tenth", "spherenet20"),
-    Cell("v5e-16", 10**6, "cut by 4", "spherenet4"),
-    Cell("v5e-64", 10**7, "cut by 16", "spherenet4"),
-    Cell("v5e-256", 10**7, "cut by 16", "spherenet4"),
-    Cell("v5e-256", 10**8, "cut by 256, a tenth", "spherenet4"),
+    Cell("h100x8", 10**6, "sharded by 4", "spherenet20"),
+    Cell("h100x8", 10**7, "sharded by 8", "spherenet20"),
+    Cell("h100x8", 10**7, "sharded by 8, a tenth", "spherenet20"),
+    Cell("v5e-16", 10**6, "sharded by 4", "spherenet4"),
+    Cell("v5e-64", 10**7, "sharded by 16", "spherenet4"),
+    Cell("v5e-256", 10**7, "sharded by 16", "spherenet4"),
+    Cell("v5e-256", 10**8, "sharded by 256, a tenth", "spherenet4"),
 )
 HEADS = tuple(
     Cell("h100x8", classes, way)
-    for way in ("dense", "blocks", "cut by 8", "cut by 8, a tenth")
+    for way in ("dense", "blocks", "sharded by 8", "sharded by 8, a tenth")
     for classes in (10**5, 10**7)
 )
 

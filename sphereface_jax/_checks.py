@@ -38,7 +38,7 @@ def _shape_and_dtype(argument: str, value: Any, expected: str) -> tuple[tuple[in
 
 
 def require_floating(argument: str, value: Any, axes: str) -> tuple[int, ...]:
-    """Checks that an array is floating point and has one axis a name, and returns its shape.
+    """Checks that an array is floating point and has one axis per name, and returns its shape.
 
     Args:
       argument: the argument's name in the public signature.

@@ -71,7 +71,7 @@ def counting(
 ) -> Iterator[Callable[[int], None]]:
     """Shows a bar while the context lasts.
 
-    Where there is no terminal for a bar, the output in a file say, it prints a line a minute.
+    Where there is no terminal for a bar, such as in a file, it prints a line per minute.
 
     Args:
       console: where to show it.

@@ -138,9 +138,10 @@ def updates(*runs: Results) -> str:
 ## The update
 
 SphereNet and A-Softmax over 10,572 identities: forward, gradients and SGD, and the forward pass
-alone, on so many images; against the same network, loss and optimiser in PyTorch, channels-last.
-A ratio is PyTorch's time by ours: above one, we are faster. *Huge* pages are asked of glibc for all
-contenders, with `GLIBC_TUNABLES=glibc.malloc.hugetlb=1`: worth setting when you train on a CPU.
+alone, by the number of images; against the same network, loss and optimiser in PyTorch,
+channels-last. A ratio is PyTorch's time by ours: above one, we are faster. *Huge* pages are asked
+of glibc for all contenders, with `GLIBC_TUNABLES=glibc.malloc.hugetlb=1`: worth setting when you
+train on a CPU.
 
 {table(["", "", "pages", *contenders, "PyTorch / here", "torch.compile / here"], rows)}
 
@@ -149,8 +150,9 @@ convolutions, and oneDNN's, which PyTorch calls, are faster than those of XLA's 
 table of layers says what was tried. XLA gains nothing from bfloat16 on this processor. The preset
 `gpu` is for a GPU; none was at hand.
 
-Peak memory in GiB, the share of the rate of a 4096 × 4096 matrix product (the better of XLA's and
-PyTorch's; a convolution may run faster than that), and the seconds that our step took to compile:
+Peak memory in GiB, the fraction of the rate of a 4096 × 4096 matrix product (the better of XLA's
+and PyTorch's; a convolution may run faster than that), and the seconds that our step took to
+compile:
 
 {table(["", "", "pages", *(f"{name}, GiB" for name in contenders), *contenders, "compile"], ratios)}
 

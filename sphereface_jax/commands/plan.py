@@ -89,15 +89,15 @@ def _print(said: dict[str, Any], target: Target, console: Console) -> None:
     flops = said["flops"]
     say(
         console,
-        f"arithmetic a step: {sum(flops.values()) / 1e12:.3g} TFLOP over all devices, counted from "
-        f"the program: convolutions {flops['convolution'] / 1e12:.3g}, matrix products "
+        f"arithmetic per step: {sum(flops.values()) / 1e12:.3g} TFLOP over all devices, counted "
+        f"from the program: convolutions {flops['convolution'] / 1e12:.3g}, matrix products "
         f"{flops['dot'] / 1e12:.3g}",
     )
     rates = ", ".join(f"{rate:,.0f} at {share}" for share, rate in said["images_a_second"].items())
     say(
         console,
-        f"images a second, were that all (a bound): {rates} of the published bfloat16 peak, "
-        f"{chip.flops / 1e12:.0f} TFLOP/s a device; nothing was timed",
+        f"images per second, were that all (a bound): {rates} of the published bfloat16 peak, "
+        f"{chip.flops / 1e12:.0f} TFLOP/s per device; nothing was timed",
     )
     bounds = said["seconds_at_least"]
     parts = ", ".join(f"{1e3 * seconds:.2f} {kind}" for kind, seconds in bounds.items())

@@ -136,7 +136,7 @@ class ArchiveSource(EncodedFaces):
             other = by_name.setdefault(folder.name, folder)
             if other != folder:
                 raise ValueError(
-                    f"{self.path}: expected one folder an identity, found {other} and {folder}"
+                    f"{self.path}: expected one folder per identity, found {other} and {folder}"
                 )
         if not by_name:
             raise ValueError(f"{self.path}: expected <identity>/<image>, found no images")

@@ -5,7 +5,7 @@
 | `ijbc_name_5pts_score.txt`     | image, five points (x y), the detector's score, with spaces  |
 | `ijbc_face_tid_mid.txt`        | image, template, medium; line by line the images above       |
 | `ijbc_template_pair_label.txt` | template, template, 1 for the same person or 0               |
-| `ijbc_1N_gallery_G1.csv`, ...  | NIST's tables: TEMPLATE_ID, SUBJECT_ID, ..., a line an image |
+| `ijbc_1N_gallery_G1.csv`, ...  | NIST's tables: TEMPLATE_ID, SUBJECT_ID, ..., one line per image |
 | `ijbc_11_G1_G2_matches.csv`    | NIST's pairs: template, template; no header, no answer       |
 
 IJB-B's files begin with `ijbb`, and its galleries are S1 and S2.

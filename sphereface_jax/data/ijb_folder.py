@@ -86,7 +86,7 @@ def _check_faces(path: Path, faces: IjbFaces, templates_path: Path, names: Seque
     """Refuses landmarks that are not, line by line, those of the images of the templates."""
     if len(faces.names) != len(names):
         raise ValueError(
-            f"{path} and {templates_path}: expected a line an image in both, found "
+            f"{path} and {templates_path}: expected one line per image in both, found "
             f"{len(faces.names)} and {len(names)} lines"
         )
     first_line: dict[str, int] = {}

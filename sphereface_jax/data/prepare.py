@@ -57,7 +57,7 @@ class PrepareSummary:
         sizes = ", ".join(f"{count:,} of {size}" for size, count in sorted(self.sizes.items()))
         return [
             f"{self.directory}: {self.images:,} images of {self.identities:,} identities",
-            f"images an identity: {fewest:,} to {most:,}, median {median:g}",
+            f"images per identity: {fewest:,} to {most:,}, median {median:g}",
             f"sizes: {sizes}",
             f"left out: {len(self.skipped):,}",
             *first_ten(f"  {why}" for _, why in self.skipped),

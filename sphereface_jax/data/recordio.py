@@ -4,7 +4,7 @@ A file is a row of records, each on a 4-byte border: the magic number, a word of
 29 of length, the payload, padding. A payload that contains the magic number on such a border is cut
 there into parts (flags 1, 2, 3: first, middle, last) and the number left out, so that the magic
 number always starts a record and a file without its index can be scanned. The `.idx` lists
-`key<TAB>offset`, one record a line.
+`key<TAB>offset`, one record per line.
 
 An image's payload opens with a header: the count of vector labels (0: the scalar counts), a scalar
 label, two ids; then the vector labels as float32, then the encoded image.

@@ -1,4 +1,4 @@
-"""Stored embeddings: an .npz file with a path and a vector an image.
+"""Stored embeddings: an .npz file with one path and one vector per image.
 
 paths       text [N]; a path's last two parts name identity and image
 embeddings  float [N, D]

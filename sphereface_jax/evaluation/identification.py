@@ -92,7 +92,7 @@ def identification(
       progress: called with the scores done and the scores there are, with distractors.
 
     Returns:
-      An `IdentificationResult` with one search a probe.
+      An `IdentificationResult` with one search per probe.
 
     Raises:
       ValueError: for embeddings that are not finite, are zero or differ in width, identities of
@@ -154,7 +154,7 @@ def megaface(
       progress: called with the scores done and the scores there are.
 
     Returns:
-      An `IdentificationResult` with one search an ordered pair.
+      An `IdentificationResult` with one search per ordered pair.
 
     Raises:
       ValueError: for embeddings that are not finite, are zero or differ in width, or no

@@ -65,7 +65,7 @@ def check_scores(scores: ArrayLike, is_same: ArrayLike) -> tuple[NDArray, NDArra
 def roc_curve(
     scores: ArrayLike, is_same: ArrayLike, *, weights: ArrayLike | None = None
 ) -> RocCurve:
-    """The ROC of scores, exact: one point a distinct score.
+    """The ROC of scores, exact: one point per distinct score.
 
     Args:
       scores: [P], larger for pairs more likely to be the same.

@@ -169,7 +169,7 @@ def scale_layer(step: Step, scale: np.ndarray, shift: np.ndarray) -> None:
 
     Args:
       step: a layer; its weights are replaced.
-      scale: [C], a number a channel.
+      scale: [C], one number per channel.
       shift: [C].
     """
     data = step.data
@@ -315,7 +315,7 @@ class Builder:
         return view.axes is not None and view.border == (0, 0)
 
     def _channels(self, view: _View, array: np.ndarray, *, loose: bool = False) -> Any:
-        """A constant as one number a channel of the value that it meets; None if it is not."""
+        """A constant as one number per channel of the value that it meets; None if it is not."""
         if not self._is_plain(view) or view.shape is None:
             return None
         assert view.axes is not None
@@ -451,7 +451,7 @@ class Builder:
             self._views[out] = view
         elif wanted[0] != sizes[0]:
             return False
-        elif view.axes is not None and count == sizes[1]:  # one number a channel
+        elif view.axes is not None and count == sizes[1]:  # one number per channel
             if sorted(wanted[1:]) != [1] * (len(wanted) - 2) + [count]:
                 return False
             place = 1 if count == 1 else wanted.index(count, 1)

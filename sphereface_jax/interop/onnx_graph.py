@@ -1,4 +1,4 @@
-"""A network as an ONNX graph in NCHW: one function a block, each the twin of the block's call."""
+"""A network as an ONNX graph in NCHW: one function per block, each the twin of the block's call."""
 
 import functools
 from typing import Any
@@ -122,7 +122,7 @@ class Graph:
         return self.node("BatchNormalization", inputs, epsilon=layer.epsilon)
 
     def prelu(self, layer: PReLU | None, x: str) -> str:
-        """PReLU with a slope a channel; nothing where there is none.
+        """PReLU with a slope per channel; nothing where there is none.
 
         Args:
           layer: the activation, or None.

@@ -452,7 +452,7 @@ class Reader:
           width: of a token.
 
         Returns:
-          The value that it makes, one part a head.
+          The value that it makes, one part per head.
 
         Raises:
           Departure: the file has none there.

@@ -1,9 +1,9 @@
 """Convolutions of one pixel, and in groups of few channels, which XLA does not make fast on a CPU.
 
-A depthwise convolution, one channel a group, takes a few products a number; XLA's CPU backend takes
-tens of times as long for them, its gradients longer still. Here it is the sum of shifted images,
-each times a pixel of the kernel, which XLA fuses into one loop. The kernel's gradient goes through
-the images row by row: a sum as XLA derives it is not vectorised.
+A depthwise convolution, one channel per group, takes a few products per number; XLA's CPU backend
+takes tens of times as long for them, its gradients longer still. Here it is the sum of shifted
+images, each times a pixel of the kernel, which XLA fuses into one loop. The kernel's gradient goes
+through the images row by row: a sum as XLA derives it is not vectorised.
 
 The kernel's gradient of a 1×1 convolution is a product of two tall matrices, which XLA takes as a
 convolution with a kernel of the image's size, slower where the image is large. Here it is two

@@ -28,8 +28,8 @@ class Chip:
       memory: bytes that it has.
       share: of its memory that JAX uses unless told otherwise.
       flops: peak in a second, dense, on bfloat16.
-      bandwidth: of its memory, bytes a second.
-      wire: bytes a second that it can send to the others of its host or slice, one way.
+      bandwidth: of its memory, bytes per second.
+      wire: bytes per second that it can send to the others of its host or slice, one way.
       sources: where the numbers stand.
       gpu: what XLA's GPU compiler is told; empty for a TPU.
     """

@@ -20,7 +20,7 @@ def hard_pairs(runs: Sequence[RunRecord], *, faces: bool) -> list[str]:
       faces: whether pictures of people may be shown.
 
     Returns:
-      HTML, a piece a list; or the sentence that says why there is none.
+      HTML, one piece per list; or the sentence that says why there is none.
     """
     if not any(run.pairs for run in runs):
         command = f"`sphereface evaluate {runs[0].folder} --pairs pairs.txt --images DIR`"

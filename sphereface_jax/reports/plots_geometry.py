@@ -216,7 +216,7 @@ def people_plot(run: RunRecord, title: str, evidence: PeopleEvidence, *, alone: 
       alone: whether the report is of one run.
 
     Returns:
-      The plot, a point a person.
+      The plot, one point per person.
     """
     spread, nearest = evidence.spread, evidence.nearest
     end = float(max(spread.max(), nearest.max())) * 1.05
@@ -238,7 +238,7 @@ def people_plot(run: RunRecord, title: str, evidence: PeopleEvidence, *, alone: 
                   line={"dash": "dash", "width": 1.2})  # fmt: skip
     figure = make_figure(
         [points, border],
-        xaxis=axis("mean angle to the own mean", ticksuffix="°", rangemode="tozero"),
+        xaxis=axis("mean angle to the mean of the same person", ticksuffix="°", rangemode="tozero"),
         yaxis=axis("angle to the nearest other person", ticksuffix="°", rangemode="tozero"),
         hovermode="closest",
     )

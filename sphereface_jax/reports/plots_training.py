@@ -45,7 +45,7 @@ _PANELS = (
     ),
     _Panel(
         "target_angle",
-        "Angle to the own prototype",
+        "Angle to the target prototype",
         "degrees",
         "From 90° (no relation) downwards. The margin pulls it below what a softmax needs; on a "
         "network that merely memorises it nears 0° while test accuracy stands still.",

@@ -97,7 +97,7 @@ def _training(run: RunRecord) -> list[tuple[str, str, str]]:
     speeds = [each["images_per_second"] for each in run.metrics if "images_per_second" in each]
     found = [
         ("Training loss", f"{last['loss']:.3f}", step),
-        ("Target angle", f"{last['target_angle']:.1f}°", "to the own prototype, the last batch"),
+        ("Target angle", f"{last['target_angle']:.1f}°", "to the target prototype, the last batch"),
         ("Training accuracy", f"{last['accuracy']:.1%}", "without the margin, the last batch"),
     ]
     if speeds:

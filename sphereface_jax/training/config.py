@@ -213,7 +213,7 @@ class OptimizerConfig:
     schedule: Literal["step", "cosine", "constant"] = setting("step", "fixed")
     """step: tenfold drops at the milestones."""
     milestones: tuple[float, ...] = setting((4 / 7, 6 / 7), "fixed", POSITIVE)
-    """Where the step schedule drops, as shares of all steps (the authors' 16k and 24k of
+    """Where the step schedule drops, as fractions of all steps (the authors' 16k and 24k of
     28k), or as steps if they are whole numbers from 1."""
     warmup_steps: int = setting(0, "fixed", NOT_NEGATIVE)
     """Steps over which the rate rises linearly from zero."""
@@ -248,8 +248,8 @@ class MeshConfig:
     model: int = setting(1, "free", COUNT)
     """Devices over which the prototypes are sharded."""
     shard_optimizer: bool = setting(False, "free")
-    """Share what the optimiser keeps for the network's weights, and their moving average, out
-    along data, instead of a copy on every device (ZeRO-1)."""
+    """Shard what the optimiser keeps for the network's weights, and their moving average,
+    over data, instead of a copy on every device (ZeRO-1)."""
 
 
 @dataclass(frozen=True)
@@ -267,7 +267,7 @@ class TrainConfig:
     steps: int = setting(28_000, "fixed", COUNT)
     """Updates in all."""
     batch_size: int = setting(256, "fixed", COUNT)
-    """Images an update, over all devices."""
+    """Images per update, over all devices."""
     accumulate: int = setting(1, "free", COUNT)
     """Take each batch in N parts, one after another, in the memory of one part (but on a CPU,
     where all the parts are held)."""
@@ -311,7 +311,7 @@ class TrainConfig:
         require(
             not any(as_steps) or (all(as_steps) and whole and max(milestones) < self.steps),
             "optimizer.milestones",
-            f"either shares of the run below 1 or whole steps from 1 to {self.steps - 1}",
+            f"either fractions of the run below 1 or whole steps from 1 to {self.steps - 1}",
             " ".join(f"{milestone:g}" for milestone in milestones),
         )
 

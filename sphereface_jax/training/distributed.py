@@ -94,7 +94,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The first dimension is cut over all devices."""
+    """The first dimension is sharded over all devices."""
     return NamedSharding(mesh, PartitionSpec(("data", "model")))
 
 

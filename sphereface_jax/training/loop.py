@@ -320,7 +320,7 @@ def _naming_the_batch(
 
 
 def _name_batch(run: Path, source: FaceSource, config: TrainConfig, step: int) -> str:
-    """Writes which images a step saw to RUN/suspects.json; returns how a sentence ends on them."""
+    """Writes the images of a step to RUN/suspects.json; returns how a sentence ends on them."""
     order = ShuffledOrder(len(source), config.seed)
     first = (step - 1) * config.batch_size
     examples = [

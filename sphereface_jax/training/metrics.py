@@ -137,7 +137,7 @@ class EventLog:
 
 
 class Stopwatch:
-    """Measures images a second and the fraction of time spent waiting for input, between logs."""
+    """Measures images per second and the fraction of time spent waiting for input, between logs."""
 
     def __init__(self) -> None:
         self._start_lap()

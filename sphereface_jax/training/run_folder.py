@@ -1,8 +1,8 @@
 """A run's folder: who owns it, its config and files, and the network in it, read back again.
 
 RUN/config.json         the config, written before the first step
-RUN/metrics.jsonl       one object a logged step
-RUN/validation.jsonl    one object a score on held-out identities
+RUN/metrics.jsonl       one object per logged step
+RUN/validation.jsonl    one object per score on held-out identities
 RUN/checkpoints/        of Orbax
 RUN/tensorboard/        event files
 RUN/passed_over.tsv     what lies among the images and is not used, and why, if anything

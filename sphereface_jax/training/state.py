@@ -26,7 +26,7 @@ class TrainState:
       step: int32 [], updates done.
       params: the network's trained weights.
       model_state: the network's other variables, such as batch statistics.
-      prototypes: float32 [C rounded up to a multiple of 256, D], one row a class; the rows past
+      prototypes: float32 [C rounded up to a multiple of 256, D], one row per class; the rows past
         the last class are zero and stay so.
       loss_state: what the loss carries from step to step; None for most.
       opt_state: of the optimiser, by the name of the field that it updates.

@@ -90,7 +90,7 @@ def write_tar(path: Path, names: list[str], kind: bytes = tarfile.REGTYPE) -> Pa
         (["/ann/1.png"], "found one that leaves it"),
         (["C:/ann/1.png"], "found one that leaves it"),
         (["1.png"], "found images at its top"),
-        (["a/ann/1.png", "b/ann/1.png"], "expected one folder an identity, found a/ann and b/ann"),
+        (["a/ann/1.png", "b/ann/1.png"], "expected one folder per identity, found a/ann and b/ann"),
         (["ann/1.png", "Ann/1.png"], "differ by case only"),
     ],
 )

@@ -154,7 +154,7 @@ def test_what_cannot_be_used_is_left_out_and_listed(folder: ImageFolder, tmp_pat
     lines = summary.lines()
     assert lines[0] == f"{summary.directory}: 6 images of 2 identities"
     assert lines[1:4] == [
-        "images an identity: 2 to 4, median 3",
+        "images per identity: 2 to 4, median 3",
         "sizes: 6 of 112x112",
         "left out: 3",
     ]

@@ -236,7 +236,7 @@ def test_a_template_without_images_leaves_its_pairs_and_probes(
         (
             "ijbc_name_5pts_score.txt",
             ["1.jpg 1 2 3 4 5 6 7 8 9 10 1"],
-            r"5pts_score\.txt and .*tid_mid\.txt: expected a line an image .* found 1 and 8 lines",
+            r"5pts_score\.txt and .*tid_mid\.txt: expected one line per image .* 1 and 8 lines",
         ),
         (
             "ijbc_name_5pts_score.txt",

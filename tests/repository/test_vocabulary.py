@@ -1,4 +1,4 @@
-"""One vocabulary, JAX's own, in what users read: public docstrings, help texts and messages."""
+"""One vocabulary, JAX's own, in what users read: docstrings, help texts, messages and pages."""
 
 import ast
 import re
@@ -7,42 +7,44 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parents[2] / "sphereface_jax"
+REPOSITORY = Path(__file__).resolve().parents[2]
+PACKAGE, DOCS = REPOSITORY / "sphereface_jax", REPOSITORY / "docs"
+PAGES = [REPOSITORY / "README.md", *DOCS.glob("*.md"), *DOCS.glob("how-to/*.md")]
+THING = (
+    r"(batch|block|channel|class|device|embedding|entry|example|face|folder|group|head|identity"
+    r"|image|label|line|list|name|number|object|pair|part|path|person|picture|piece|point|probe|protocol"
+    r"|record|row|run|score|shard|slope|step|value|vector|update)"
+)
 SAY = {
-    r"cut along|shared out": "sharded over",
+    r"cut along|shared out|[Cc]ut (by|over|in) (M|all|N)\b": "sharded over",
     r"walks? (over|along|through)": "scans, or processes in blocks",
-    r"\bown class": "target class",
+    r"\bown (class|prototype)\b|\bthe own\b": "target class, its prototype",
     r"\bso many\b": "N, or the argument's name",
     r"never saw": "unseen",
-    r"that (is|are) none\b": "invalid, malformed",
-    r"\bno number\b": "NaN or infinite",
+    r"(that|which) (is|are) none\b": "invalid, malformed",
+    r"\b(is|are) no (longer )?numbers?\b": "NaN or infinite",
     r"\bparted by\b": "separated by",
     r"\brivals?\b": "baseline",
-    r"\b[Ss]hare of (the|all|its|them|a)\b": "fraction of",
+    r"\b[Ss]hares? (of (the|all|its|them|a|images)|in [\[(])": "fraction of",
+    rf"\b(a|an|one|[Aa] \w+) {THING} an? {THING}\b": "one ... per ...",
+    r"\b(bytes|images|pairs|seconds|steps|things|times|examples) an? "
+    r"(second|minute|hour|identity|image|device|person|step)\b": "... per ...",
 }
 """Words of a private dialect, and what JAX's documentation says."""
-SPEAKERS = {"say", "warn", "print"}
 
 
-def texts(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """The docstrings, attribute docstrings and messages of a module, by line."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            if isinstance(node.value.value, str):
-                yield node.lineno, node.value.value
-        elif isinstance(node, ast.Call):
-            name = getattr(node.func, "id", getattr(node.func, "attr", ""))
-            if name in SPEAKERS or name.endswith("Error"):
-                for part in ast.walk(node):
-                    if isinstance(part, ast.Constant) and isinstance(part.value, str):
-                        yield part.lineno, part.value
+def texts(source: str) -> Iterator[tuple[int, str]]:
+    """The strings of a module by line: docstrings, attribute docstrings, messages."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.lineno, node.value
 
 
-def found(source: str) -> list[tuple[int, str, str]]:
+def found(texts: Iterator[tuple[int, str]]) -> list[tuple[int, str, str]]:
     """Line, word and what to say instead."""
     return [
         (line, match.group(), instead)
-        for line, text in texts(ast.parse(source))
+        for line, text in texts
         for words, instead in SAY.items()
         for match in re.finditer(words, " ".join(text.split()))
     ]
@@ -50,15 +52,25 @@ def found(source: str) -> list[tuple[int, str, str]]:
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.stem)
 def test_a_module_speaks_plainly(path: Path) -> None:
-    assert found(path.read_text()) == []
+    assert found(texts(path.read_text())) == []
 
 
-def test_the_dialect_is_noticed() -> None:
-    source = '''
-def f(x):
-    """Rows are cut
-    along "data"."""
-    if x:
-        raise ValueError(f"{x}: a record that is none")
-'''
-    assert [word for _, word, _ in found(source)] == ["cut along", "that is none"]
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_a_page_speaks_plainly(path: Path) -> None:
+    assert found(iter([(1, path.read_text())])) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "word"),
+    [
+        ('Rows are cut\n    along "data".', "cut along"),
+        ("a record that is none", "that is none"),
+        ("Prints a line a protocol.", "a line a protocol"),
+        ("expected one label an embedding", "one label an embedding"),
+        ("images a second", "images a second"),
+        ("degrees to the own prototype", "the own"),
+    ],
+)
+def test_the_dialect_is_noticed(words: str, word: str) -> None:
+    source = f'def f(x):\n    """Fine."""\n    raise ValueError(f"""{{x}}: {words}""")\n'
+    assert word in [word for _, word, _ in found(texts(source))]
