@@ -13,6 +13,7 @@ from sphereface_jax.evaluation.label_noise import (
     LabelNoise,
     agreed,
     find_noise,
+    learnt_by_heart,
     merged_labels,
     wrong_posterior,
 )
@@ -108,6 +109,54 @@ def test_everything_at_once() -> None:
     wrong = {*np.flatnonzero(labels % 90 != truth).tolist()}
     flagged = rows(found(noise, "drop", "move"))
     assert len(wrong & flagged) >= 0.9 * max(len(wrong), len(flagged))
+
+
+def test_flips_that_a_network_has_learnt_are_found() -> None:
+    # Training draws a wrong image towards the name that it bears, and away from its own.
+    embeddings, truth = draw_people(dim=64)
+    labels = flip(truth, 0.4)
+    centres = np.stack([embeddings[truth == person].mean(axis=0) for person in range(60)])
+    wrong = labels != truth
+    embeddings[wrong] += 0.4 * (centres[labels] - centres[truth])[wrong]
+    noise = look(embeddings, labels)
+    flagged = rows(found(noise, "drop", "move"))
+    assert len(flagged & {*np.flatnonzero(wrong).tolist()}) >= 0.95 * max(len(flagged), wrong.sum())
+    assert noise.wrong == pytest.approx(0.4, abs=0.05)
+
+
+def test_names_of_two_people_are_split_among_flips() -> None:
+    embeddings, truth = draw_people(dim=64)
+    joined = join(truth, 0.2)
+    noise = look(embeddings, flip(joined, 0.2))
+    assert {each.identity for each in found(noise, "split")} == set(range(6))
+    for each in found(noise, "split"):
+        people = truth[list(each.images)]
+        assert np.mean(people == np.median(people)) >= 0.8
+
+
+def test_three_names_of_one_person_are_merged() -> None:
+    embeddings, truth = draw_people(views=24, seed=1)
+    labels = np.where((truth == 5) & (np.arange(len(truth)) % 3 > 0), 60, truth)
+    labels[(truth == 5) & (np.arange(len(truth)) % 3 > 1)] = 61
+    merges = found(look(embeddings, labels), "merge")
+    assert {frozenset((m.identity, m.target)) for m in merges} <= {
+        frozenset(pair) for pair in ((5, 60), (5, 61), (60, 61))
+    }
+    stands_for = merged_labels(merges, 62)
+    assert stands_for[5] == stands_for[60] == stands_for[61]
+
+
+def test_planted_values_stay_where_nothing_else_is_low() -> None:
+    rng = np.random.default_rng(0)
+    planted, observed = rng.normal(0, 1, 1000), rng.normal(8, 1, 1000)
+    belief, share = wrong_posterior(observed, learnt_by_heart(observed, planted))
+    assert belief.max() < 0.5
+    assert share < 0.01
+    moved = learnt_by_heart(np.append(observed, rng.normal(2, 1, 500)), planted)
+    assert moved.mean() == pytest.approx(2, abs=0.2)
+    same = np.full(5, 3.0)
+    np.testing.assert_array_equal(learnt_by_heart(observed, same), same)
+    np.testing.assert_array_equal(learnt_by_heart(planted - 9, planted), planted)
 
 
 def test_a_second_opinion_keeps_what_both_say() -> None:
