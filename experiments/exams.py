@@ -70,7 +70,7 @@ def listed_exam(path: Path, images: Path) -> Exam:
 
     Raises:
       FileNotFoundError: the list, the folder or an image is missing.
-      ValueError: the file is no such list.
+      ValueError: the file is not such a list.
     """
     named = read_pairs(path)
     found, missing = find_images(named.names, images)

@@ -152,7 +152,7 @@ def page(found: Mapping[str, tuple[Section, str, Results]]) -> str:
     """The text of docs/results.md."""
     opening = (
         "# Results\n\nWritten by `python -m experiments.figures` from experiments/results/; do not "
-        "edit. Times are no measurements of speed, for the machine had other work; see "
+        "edit. Times are not measurements of speed, for the machine had other work; see "
         "[Benchmarks](benchmarks.md) for those. ± is the deviation of the ten folds of a test: a "
         "smaller difference is none."
     )

@@ -9,8 +9,8 @@ may.
 
 Measured on two cores of an AMD EPYC in 125 s, 500 people, 300 steps: a λ that is at 5 from the
 start or within 100 steps stays at the loss of guessing (61 and 73 % of strangers' pairs right);
-without any λ the loss is no number after 16 steps; one that waits and then falls to 10, 5 or 2
-gets 93.2, 93.5 and 93.8 %, the authors' pace, which comes down to 27 only, 92.7 % (± 1.3 %).
+without any λ the loss is NaN or infinite after 16 steps; one that waits and then falls to 10, 5 or
+2 gets 93.2, 93.5 and 93.8 %, the authors' pace, which comes down to 27 only, 92.7 % (± 1.3 %).
 
     python -m experiments.lambda_schedules    # cpu: synthetic faces, tested on strangers
     python -m experiments.lambda_schedules --preset paper --train CASIA --pairs PAIRS --images LFW

@@ -95,7 +95,7 @@ def photographed_faces(
 
     Raises:
       FileNotFoundError: there is no such folder.
-      ValueError: it is no folder of identities.
+      ValueError: it is not a folder of identities.
     """
     root = Path(config.data.train)
     faces = ImageFolder(root)

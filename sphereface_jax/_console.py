@@ -126,7 +126,7 @@ class _Lines:
 
 
 def show_anywhere() -> None:
-    """Makes standard output and error take any text, whatever their encoding."""
+    """Lets standard output and error print any text, whatever their encoding."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=IN_PLAIN_LETTERS)
@@ -146,7 +146,7 @@ def say_found(console: Console, source: object) -> None:
 
 
 def say(console: Console, line: str, *, style: str | None = None) -> None:
-    """Prints a line as it is: brackets are no markup, and what the terminal lacks is spelt out.
+    """Prints a line as it is: brackets are not markup, and what the terminal lacks is spelt out.
 
     Args:
       console: where to print.
@@ -158,7 +158,7 @@ def say(console: Console, line: str, *, style: str | None = None) -> None:
 
 
 def warn(console: Console, message: str) -> None:
-    """Says something that the user should act on.
+    """Prints a warning that the user should act on.
 
     Args:
       console: where to print.

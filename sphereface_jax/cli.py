@@ -170,7 +170,7 @@ def compare(
       second: another.
       align: detect and align each face first.
       gallery_size: say how often a stranger scores as high with anybody of a gallery of this size.
-      min_length: do not decide where an embedding is shorter, as those of bad pictures are.
+      min_length: refuse to decide on a shorter embedding, as bad pictures have.
     """
     from sphereface_jax.commands.calibration import compare_faces
 
@@ -366,7 +366,7 @@ def _refuse_unknown_command(args: Sequence[str]) -> None:
     if args and args[0] not in names and not args[0].startswith("-"):
         near = difflib.get_close_matches(args[0], names, n=1)
         advice = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(f"expected a command out of {', '.join(names)}, got {args[0]!r}{advice}")
+        raise ValueError(f"expected one of {', '.join(names)}, got {args[0]!r}{advice}")
 
 
 def _fail(error: Exception, *, code: int) -> None:

@@ -77,7 +77,7 @@ def clean(
             raise ValueError(f"{option}: expected it beside a file of vectors, {run}, got none")
     folder = run if out is None else out
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: expected a folder to write into; make it first")
+        raise FileNotFoundError(f"{folder}: expected a folder to write into; create it first")
     if not 0 < confidence <= 1:
         raise ValueError(f"--confidence: expected a number in (0, 1], got {confidence:g}")
     source = open_training_data(read_config(run))[0] if data is None else open_source(data)

@@ -31,7 +31,7 @@ def embed_folder(
       out: the file; it must not exist yet.
       align: detect and align each face first.
       on_error: `raise` on an image that cannot be read or shows no face, or `skip`: it has no
-        vector. OUT.skipped.tsv lists these, and what in the folder is no image.
+        vector. OUT.skipped.tsv lists these, and what in the folder is not an image.
       console: where to print.
 
     Raises:

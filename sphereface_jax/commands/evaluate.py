@@ -287,7 +287,7 @@ def _keep_evidence(scored: Sequence[Scored], source: RunVectors) -> None:
         keep_prototypes(run)
     for each in scored:
         matched, tested = each.matched, each.matched.tested
-        # Only pairs of single images have an operating point; of others the rows are no images.
+        # Only pairs of single images have an operating point; of others the rows are not images.
         of_images = tested is not None and matched.operating_point is not None
         named = tested is not None and tested.people is not None
         of_people = isinstance(each.task, PeopleTask) or (of_images and named)

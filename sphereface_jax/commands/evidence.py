@@ -124,7 +124,7 @@ def keep_pairs(
       pairs: P pairs.
       results: by protocol, on these pairs.
       step: of the weights.
-      vectors: whose rows the pairs name; None where they are no pairs of single images.
+      vectors: whose rows the pairs name; None where they are not pairs of single images.
       images: where the image of each vector's path is, for those that are at hand.
     """
     scores = {name: result.scores.astype(np.float32) for name, result in results.items()}

@@ -51,7 +51,7 @@ def plan(config: TrainConfig, options: PlanOptions, *, console: Console) -> dict
         for layout, step in found:
             seconds = sum(step["seconds_at_least"].values())
             memory = f"{step['total'] / GIB:.2f} GiB a device"
-            say(console, f"  {describe(layout)}: {memory}, bound {1e3 * seconds:.1f} ms a step")
+            say(console, f"  {describe(layout)}: {memory}, bound {1e3 * seconds:.1f} ms per step")
         if not found:
             say(console, "  none; try more devices, or --minutes for a longer search")
         said = {

@@ -47,7 +47,7 @@ def prepare_faces(
 
     Raises:
       FileNotFoundError: there is nothing of that name.
-      ValueError: it is no set of faces, or another data set is in its place.
+      ValueError: it is not a set of faces, or another data set is in its place.
     """
     faces = open_source(source)
     say_found(console, faces)
@@ -90,7 +90,7 @@ def check_overlap(source: str, evaluation: str, out: Path, *, console: Console) 
 
     Raises:
       FileNotFoundError: there is nothing of such a name.
-      ValueError: it is no set of faces.
+      ValueError: it is not a set of faces.
     """
     faces, others = open_source(source), open_evaluation(evaluation)
     with counting(console, "comparing", "images", len(faces) + len(others)) as advance:

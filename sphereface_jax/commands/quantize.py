@@ -112,8 +112,8 @@ def int8_bytes(content: bytes, options: ExportOptions, *, console: Console) -> b
 
     Args:
       content: the float file.
-      options: where the pictures are, and what loss is borne.
-      console: where to say what the quantised network is worth.
+      options: where the pictures are, and how much may be lost.
+      console: where to print how the quantised network compares.
 
     Returns:
       The quantised file.

@@ -125,7 +125,7 @@ class AlignSummary:
       aligned: crops written now.
       kept: crops that an earlier call had written.
       skipped: the path of each image without a crop, and why.
-      passed_over: what else lies in the folder and is no image, and why.
+      passed_over: what else lies in the folder and is not an image, and why.
     """
 
     aligned: int
@@ -156,8 +156,8 @@ def align_folder(
     Called again it goes on where it stopped: a crop that is there is whole, and is made anew if its
     image is newer. Images that cannot be
     read or have no face have no crop; they are listed in `OUT/skipped.tsv`, and after them what
-    lies in the folder and is no image. A suffix that is not one of `IMAGE_SUFFIXES` stays part of
-    the crop's name: `a.jfif` becomes `a.jfif.jpg`.
+    lies in the folder and is not an image. A suffix that is not one of `IMAGE_SUFFIXES` stays part
+    of the crop's name: `a.jfif` becomes `a.jfif.jpg`.
 
     Args:
       source: the folder of images, at any depth.

@@ -54,7 +54,7 @@ class ArchiveSource(EncodedFaces):
       path: the archive.
 
     Attributes:
-      passed_over: what it holds and is no image (`data/finder.py`), hidden files apart.
+      passed_over: what it holds and is not an image (`data/finder.py`), hidden files apart.
 
     Raises:
       FileNotFoundError: no such file.

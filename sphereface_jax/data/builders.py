@@ -146,7 +146,7 @@ class FaceFolder(FaceDatasetBuilder):
 def storable_names(identities: Sequence[str]) -> list[str]:
     r"""Names as TFDS can store them: it keeps one name per line, stripped, in UTF-8.
 
-    What would not come back as it was, a newline, a blank at an end, a byte that is no UTF-8, is
+    What would not come back as it was, a newline, a blank at an end, a byte that is not UTF-8, is
     written out with a backslash, so that no name shifts those after it.
 
     Raises:

@@ -72,7 +72,7 @@ def require_writable_folder(path: Path) -> None:
     folder = path.parent
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"{folder}: expected a folder to write {path.name} into, found none; make it first"
+            f"{folder}: expected a folder to write {path.name} into, found none; create it first"
         )
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(
@@ -142,7 +142,7 @@ def read_json(path: Path) -> Any:
     """Reads JSON.
 
     Raises:
-      ValueError: the file is no JSON.
+      ValueError: the file is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -181,7 +181,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
       prefix: what to put before every name.
 
     Returns:
-      The values that are no dictionaries.
+      The values that are not dictionaries.
 
     Example:
       >>> flatten({"loss": {"name": "sphereface"}, "seed": 0})

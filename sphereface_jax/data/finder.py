@@ -43,7 +43,7 @@ class FoundImages(NamedTuple):
 
 
 def why_no_image(name: str, read_start: Callable[[int], bytes]) -> str | None:
-    """Why a file is no image, or None if it is one.
+    """Why a file is not an image, or None if it is one.
 
     Args:
       name: the file's name or path.
@@ -173,12 +173,12 @@ def describe_passed_over(passed_over: Sequence[PassedOver]) -> list[str]:
     if not passed_over:
         return []
     return [
-        f"passed over {len(passed_over):,} that are no images or cannot be read as such:",
+        f"passed over {len(passed_over):,} that are not images or cannot be read as such:",
         *first_ten(f"  {path}: {why}" for path, why in passed_over),
     ]
 
 
 def passed_over_table(passed_over: Iterable[tuple[str, str]]) -> bytes:
-    """A line `path<TAB>reason` for each; a name that is no UTF-8 keeps its bytes."""
+    """A line `path<TAB>reason` for each; a name that is not UTF-8 keeps its bytes."""
     lines = (f"{path.replace(chr(10), '?')}\t{why}\n" for path, why in passed_over)
     return "".join(lines).encode("utf-8", "surrogateescape")

@@ -10,7 +10,7 @@ _HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", 
 
 
 def image_format(start: bytes) -> str | None:
-    """The format that a file's first `START` bytes show, or None if it is no image.
+    """The format that a file's first `START` bytes show, or None if it is not an image.
 
     Example:
       >>> image_format(b"GIF89a"), image_format(b"GIF, a history")

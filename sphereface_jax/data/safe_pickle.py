@@ -11,7 +11,7 @@ from typing import IO, Any, ClassVar
 
 
 class RefusedError(Exception):
-    """A pickle that wants more than data."""
+    """A pickle that asks for more than plain data."""
 
 
 class StandIn:

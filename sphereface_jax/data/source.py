@@ -120,7 +120,7 @@ class ImageView:
         return {"image": self._change(example["image"], self.describe(index))}
 
     def describe(self, index: int) -> str:
-        """As the underlying sequence says it."""
+        """What the underlying sequence calls it."""
         return self._source.describe(int(self._indices[index]))
 
 

@@ -97,7 +97,7 @@ def first_ten(lines: Iterable[str]) -> list[str]:
 def printable(text: str, encoding: str = "utf-8") -> str:
     r"""A text as it can be written in an encoding, what it lacks in plain letters.
 
-    A byte of a file's name that is no UTF-8, which Python holds as a lone surrogate, is written as
+    A byte of a file's name that is not UTF-8, which Python holds as a lone surrogate, is written as
     `\xe9`.
 
     Args:

@@ -33,7 +33,7 @@ _AUGMENTATION_STREAM = 2**64 - 1  # the pipeline's shuffles use streams 0, 1, ..
 
 
 class WrongImageSize(ValueError):  # noqa: N818
-    """A face of another size than the model takes."""
+    """A face whose size is not the one that the model takes."""
 
 
 def example_draws(seed: int, first: int, count: int) -> np.ndarray:

@@ -143,7 +143,7 @@ def load_vectors(path: Path) -> FaceVectors:
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it is no .npz file, lacks an array, or the arrays do not fit together.
+      ValueError: it is not an .npz file, lacks an array, or the arrays do not fit together.
     """
     opened = existing_file(path, "an .npz file of embeddings").open("rb")
     try:

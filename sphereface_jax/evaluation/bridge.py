@@ -175,5 +175,5 @@ def cross_tar(
 
 def _paired(old: ArrayLike, new: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     x, y = (unit_rows(check_embeddings(name, v)) for name, v in (("old", old), ("new", new)))
-    require(len(x) == len(y), "new", f"{len(x)} rows as old", len(y))
+    require(len(x) == len(y), "new", f"{len(x)} rows, as in old", len(y))
     return x, y

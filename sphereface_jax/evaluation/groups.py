@@ -137,11 +137,11 @@ def pair_groups(left_groups: ArrayLike, right_groups: ArrayLike) -> NDArray:
     """The group of each pair: both people's, `ACROSS`, or "" where one is unknown.
 
     Args:
-      left_groups: [P] texts, the group of the person on the left of each pair; "" where unknown.
+      left_groups: [P] strings, the group of the person on the left of each pair; "" where unknown.
       right_groups: [P], of the person on the right.
 
     Returns:
-      Texts [P].
+      Strings [P].
 
     Raises:
       ValueError: for shapes that differ or are not [P].

@@ -86,7 +86,7 @@ def identification(
       probe_identities: [P] integers or strings.
       gallery: [G, D] embeddings.
       gallery_identities: [G], of the same kind.
-      distractors: [N, D] embeddings of people who are no probe; a memory map will do.
+      distractors: [N, D] embeddings of people who are not probes; a memory map will do.
       fars: false accept rates of single comparisons to give the TAR at.
       dir_fars: false alarm rates of unmated searches to give the DIR at.
       progress: called with the scores done and the scores there are, with distractors.

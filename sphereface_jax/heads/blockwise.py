@@ -3,7 +3,7 @@
 The logits of a million classes for 512 embeddings are 2 GB, and a softmax holds several of them.
 This head scans over blocks of `class_block` prototypes and holds one block of logits;
 `jax.checkpoint` computes a block again for the gradient, which JAX derives. The last block reaches
-back where the classes are no multiple of a block, and the rows that it shares are masked in the
+back where the classes are not a multiple of a block, and the rows that it shares are masked in the
 block before it, so no prototypes are padded or copied.
 
 On a mesh the same scan runs in `jax.shard_map`: prototypes are sharded over the axis "model",
@@ -86,7 +86,7 @@ def blockwise_loss(
       margin: the margin.
       settings: its numbers; arrays [B] are sharded over "data".
       embeddings: [B, D], sharded over "data"; B is a multiple of that axis.
-      prototypes: [C, D], or [C, K, D] with sub-centres, sharded over "model". Where C is no
+      prototypes: [C, D], or [C, K, D] with sub-centres, sharded over "model". Where C is not a
         multiple of that axis they are padded, which costs a copy.
       labels: [B], from 0 to C − 1, sharded over "data".
       class_bias: added to the logits of each class [C], sharded over "model", or None.

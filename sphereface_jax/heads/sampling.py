@@ -43,7 +43,7 @@ class Sampler:
 
     Attributes:
       rows: of the prototypes, a multiple of the shards.
-      num_classes: rows from here on are no classes.
+      num_classes: rows from here on are not classes.
       rate: fraction of the classes that is drawn; at least room for the batch's classes.
       batch_size: B.
       mesh: whose axis "model" the rows are sharded over; None: they are all on every device.
@@ -118,7 +118,7 @@ class Sampler:
         return self._on_shards(lambda rows, values: values[rows[0]], sample.rows, values)
 
     def put(self, sample: Sample, values: Array, drawn: Array) -> Array:
-        """An array with the drawn rows in their place.
+        """Returns the array with the drawn rows put back in place.
 
         Args:
           sample: what was drawn.

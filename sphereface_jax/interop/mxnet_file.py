@@ -79,7 +79,7 @@ def read_mxnet_file(path: Path) -> dict[str, np.ndarray]:
       holds: `bn0_moving_var` is `bn0.running_var`, `bn0_gamma` is `bn0.weight`.
 
     Raises:
-      ValueError: the file is no such file, is damaged, or holds sparse arrays or arrays without
+      ValueError: the file is not one of these, is damaged, or holds sparse arrays or arrays without
         names.
     """
     try:

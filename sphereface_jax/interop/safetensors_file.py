@@ -16,7 +16,7 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
     """Reads all tensors of a file.
 
     Raises:
-      ValueError: the file is truncated or is no safetensors file.
+      ValueError: the file is truncated or is not a safetensors file.
     """
     try:
         return load_file(path, backend="pread")

@@ -102,7 +102,7 @@ class _Unpickler(SafeUnpickler):
     def persistent_load(self, reference: Any) -> _Storage:
         """Returns the storage that a reference names."""
         if not isinstance(reference, tuple) or len(reference) < 5 or reference[0] != "storage":
-            raise ValueError("a reference that is no storage")
+            raise ValueError("a reference that is not a storage")
         return self._load_storage(reference[1:])
 
 
@@ -110,7 +110,7 @@ def read_torch_file(path: Path) -> Any:
     """Reads a file of `torch.save`: nested dicts and lists of numbers, texts and arrays.
 
     Raises:
-      ValueError: the file is no such file, is damaged, or asks for code to be run.
+      ValueError: the file is not one of these, is damaged, or asks for code to be run.
     """
     try:
         with path.open("rb") as file:

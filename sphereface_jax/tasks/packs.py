@@ -26,7 +26,7 @@ class PackTask:
 
     Raises:
       FileNotFoundError: no such file.
-      ValueError: it is no pack.
+      ValueError: it is not a pack.
 
     Attributes:
       remarks: lines that warn of pairs of one picture.

@@ -34,7 +34,7 @@ class PairsTask:
 
     Raises:
       FileNotFoundError: no such file.
-      ValueError: it is no pairs file.
+      ValueError: it is not a pairs file.
     """
 
     prefix = ""

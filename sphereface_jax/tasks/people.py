@@ -31,7 +31,7 @@ class PeopleTask:
       images: their folder.
 
     Attributes:
-      passed_over: what lies in the folder and is no image.
+      passed_over: what lies in the folder and is not an image.
 
     Raises:
       ValueError: a path without a person, fewer than two people, or none with two images.

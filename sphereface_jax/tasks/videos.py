@@ -29,7 +29,7 @@ class VideosTask:
 
     Raises:
       FileNotFoundError: no such file.
-      ValueError: it is no such list, or has one split only.
+      ValueError: it is not such a list, or has one split only.
     """
 
     prefix = ""

@@ -129,7 +129,7 @@ class Checkpoints:
         weights, training = _split(state)
         for name, values in weights.items():
             if not is_finite(values):
-                raise NonFiniteStateError(f"{name} are no longer finite numbers")
+                raise NonFiniteStateError(f"{name} are NaN or infinite")
         self.wait()
         self._remove_half_written()
         self._require_room(state)
@@ -151,7 +151,7 @@ class Checkpoints:
         """Returns when all that was saved is on disk.
 
         Raises:
-          OSError: the last save failed; what it left is no checkpoint.
+          OSError: the last save failed; what it left is not a checkpoint.
         """
         with self._reopening_on_failure():
             self._manager.wait_until_finished()

@@ -30,7 +30,7 @@ def check_compatible(config: TrainConfig) -> None:
     """Refuses an old run whose vectors cannot be compared, before anything is written.
 
     Raises:
-      FileNotFoundError: `config.compatible_with` is no run, or has no checkpoint.
+      FileNotFoundError: `config.compatible_with` is not a run, or has no checkpoint.
       ValueError: its embeddings have another length.
     """
     assert config.compatible_with is not None

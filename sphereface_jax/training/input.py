@@ -20,7 +20,7 @@ def open_training_data(config: TrainConfig) -> tuple[FaceSource, FaceSource | No
 
     Raises:
       FileNotFoundError: there is nothing of that name.
-      ValueError: it is no set of faces, or has too few identities.
+      ValueError: it is not a set of faces, or has too few identities.
     """
     synthetic: dict[str, Any] = {}
     if config.data.train == "synthetic":

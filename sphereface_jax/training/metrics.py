@@ -300,7 +300,7 @@ class Ledger:
         """Takes the metrics of a step just dispatched, and checks those of the step before.
 
         Args:
-          step: which step that is, from 1.
+          step: its number, from 1.
           metrics: its scalars, which may not be there yet.
 
         Raises:

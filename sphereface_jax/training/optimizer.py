@@ -147,7 +147,7 @@ class FineTuning:
     head_first: int = 0
 
     def check(self, params: Any) -> None:
-        """Refuses a pattern that no weight answers to, which would freeze nothing in silence.
+        """Refuses a pattern that matches no weight, which would silently freeze nothing.
 
         Args:
           params: the network's weights, possibly abstract.

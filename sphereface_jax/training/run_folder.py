@@ -295,7 +295,7 @@ def check_start(config: TrainConfig) -> None:
     """Refuses to start from a run that cannot be started from, before anything is written.
 
     Raises:
-      FileNotFoundError: `config.init_from` is no run, or has no checkpoint.
+      FileNotFoundError: `config.init_from` is not a run, or has no checkpoint.
       ValueError: its network is another one, or learnt from pixels prepared in another way.
     """
     assert config.init_from is not None

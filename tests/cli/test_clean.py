@@ -94,7 +94,7 @@ def test_mistakes_are_named_and_write_nothing(
     save_vectors(tmp_path / "no.npz", FaceVectors(["a/b.png"], np.ones((1, 2))))
     assert "found none" in refused(capsys, "clean", tmp_path / "no.npz", *flags)
     nowhere = tmp_path / "nowhere"
-    assert "make it first" in refused(capsys, "clean", vectors, "--data", faces, "--out", nowhere)
+    assert "create it first" in refused(capsys, "clean", vectors, "--data", faces, "--out", nowhere)
     assert [path.name for path in tmp_path.iterdir()] == ["no.npz"]
     listed = write_text(tmp_path / "list.csv", "action,identity,to,image\ndrop,P01,,P01/none.png\n")
     said = refused(capsys, "prepare", faces, "--out", tmp_path / "tfds", "--apply", listed)

@@ -244,7 +244,7 @@ def test_what_is_passed_over_is_said_by_every_command(
     ):
         assert call(*command) == 0
         said = capsys.readouterr().out
-        assert "passed over 1 that are no images" in said
+        assert "passed over 1 that are not images" in said
         assert "  P1/notes.txt: no image" in said
     listed = "P1/notes.txt\tno image\n"
     assert (config.out / "passed_over.tsv").read_text() == listed

@@ -1,8 +1,11 @@
 """A planted bias is found and named; fair data accuses nobody."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from sphereface_jax.data.pairs import read_groups
 from sphereface_jax.evaluation.calibration import TooFewPairsError, far_point
 from sphereface_jax.evaluation.groups import ACROSS, group_errors, pair_groups
 from sphereface_jax.evaluation.likelihood import fit_likelihood
@@ -48,6 +51,14 @@ def test_draws_of_biased_and_of_fair_data() -> None:
     assert sum(map(bool, fair)) <= 1
 
 
+def test_the_error_is_that_of_all_groups_and_both_kinds_together() -> None:
+    data = planted(4, shift=0.05)
+    p_values = group_errors(*data, threshold=0.3).p_values
+    smallest = min(p for of_kind in p_values.values() for p in of_kind.values())
+    for factor, named in ((5.9, 0), (6.1, 1)):
+        assert len(group_errors(*data, threshold=0.3, error=factor * smallest).worst) == named
+
+
 def test_a_small_group_is_said_to_be_too_small() -> None:
     cosines, is_same, i, j, left, right = planted(1, shift=0.0)
     left, right = left.copy(), right.copy()
@@ -74,3 +85,11 @@ def test_bad_input_is_named() -> None:
         group_errors(cosines, is_same, i, j, left, right[1:], threshold=0.3)
     with pytest.raises(ValueError, match="error: expected"):
         group_errors(cosines, is_same, i, j, left, right, threshold=0.3, error=1)
+
+
+@pytest.mark.parametrize("line", ["m000", "m000\t", "m000 m w"])
+def test_a_line_that_is_not_a_name_and_a_group_is_refused(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "groups.txt"
+    path.write_text(f"m001\tm\n{line}\n")
+    with pytest.raises(ValueError, match=r"groups.txt:2: expected 'Name<TAB>group', found 'm000"):
+        read_groups(path)

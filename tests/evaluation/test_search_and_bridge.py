@@ -63,7 +63,7 @@ def test_cross_tar_on_paper() -> None:
 
 
 def test_bad_bridges_are_named() -> None:
-    with pytest.raises(ValueError, match="new: expected 3 rows as old, got 2"):
+    with pytest.raises(ValueError, match="new: expected 3 rows, as in old, got 2"):
         fit_procrustes(np.eye(3), np.eye(3)[:2])
     with pytest.raises(ValueError, match="penalty"):
         fit_ridge(np.eye(3), np.eye(3), penalty=0)

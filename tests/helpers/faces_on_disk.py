@@ -22,7 +22,7 @@ def write_image(path: Path, image: np.ndarray) -> None:
     """Writes an RGB or grey image in the format that its suffix names."""
     path.parent.mkdir(parents=True, exist_ok=True)
     stored = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
-    # OpenCV 5 crashes on a path that is no UTF-8, so it does not get to see it.
+    # OpenCV 5 crashes on a path that is not UTF-8, so it does not get to see it.
     path.write_bytes(cv2.imencode(path.suffix, stored)[1].tobytes())
 
 

@@ -98,7 +98,7 @@ def test_unknown_and_missing_arguments_are_type_errors_that_name_the_function():
 def test_shapes_are_checked_under_jit_and_values_are_not():
     with pytest.raises(ValueError, match="labels: expected shape"):
         jax.jit(sphereface_loss)(X, PROTOTYPES, LABELS[:3])
-    # A label that is no class gives no number rather than a wrong one.
+    # A label that is not a class gives no number rather than a wrong one.
     assert np.isnan(jax.jit(sphereface_loss)(X, PROTOTYPES, LABELS + 1)[3])
 
 

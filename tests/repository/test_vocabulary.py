@@ -23,6 +23,7 @@ SAY = {
     r"never saw": "unseen",
     r"(that|which) (is|are) none\b": "invalid, malformed",
     r"\b(is|are) no (longer )?numbers?\b": "NaN or infinite",
+    r"(?<![Tt]here )\b(is|are) no (?!longer|more)\w": "is not a",
     r"\bparted by\b": "separated by",
     r"\brivals?\b": "baseline",
     r"\b[Ss]hares? (of (the|all|its|them|a|images)|in [\[(])": "fraction of",
