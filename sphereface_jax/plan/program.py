@@ -224,13 +224,20 @@ def _bytes(array: tuple[str, str]) -> int:
     return bits * math.prod(int(side) for side in sides.split(",") if side) // 8
 
 
+_CONSTANT = re.compile(r"%?([\w.\-]+) = s32\[\]\S* constant\((\d+)\)")
+_LIMIT = re.compile(r"ROOT \S+ = pred\[\]\S* compare\(.*, (?:\S+ )?%?([\w.\-]+)\), direction=LT")
+
+
 def instructions(program: str) -> Iterator[tuple[int, str, str, str, str]]:
     """Yields (times, computation, shape, operation, the rest of the line) of what a step runs.
 
     Computations that other instructions call are entered, a loop's body as often as it runs: as
-    often as the compiler knows, else once. Reductions' own small functions are left out.
+    often as the compiler knows, or as its condition says (JAX counts from 0 by 1), else once.
+    Reductions' own small functions are left out.
     """
     bodies: dict[str, list[tuple[str, str, str]]] = {}
+    limits: dict[str, str] = {}
+    constants = dict(_CONSTANT.findall(program))
     entry, current = "", ""
     for line in program.splitlines():
         if line.endswith("{") and not line.startswith((" ", "HloModule")):
@@ -239,6 +246,8 @@ def instructions(program: str) -> Iterator[tuple[int, str, str, str, str]]:
             entry = current if line.startswith("ENTRY") else entry
         elif current and (match := _INSTRUCTION.match(line)):
             bodies[current].append((match[1], match[2], match[3]))
+            if limit := _LIMIT.search(line):
+                limits[current] = constants.get(limit[1], "1")
 
     def walk(name: str, times: int) -> Iterator[tuple[int, str, str, str, str]]:
         for shape, operation, rest in bodies.get(name, ()):
@@ -246,7 +255,9 @@ def instructions(program: str) -> Iterator[tuple[int, str, str, str, str]]:
             runs = times
             if operation == "while":
                 known = re.search(r'"known_trip_count":\{"n":"(\d+)"', rest)
-                runs *= int(known[1]) if known else 1
+                condition = re.search(r"condition=%?([\w.\-]+)", rest)
+                limit = limits.get(condition[1], "1") if condition else "1"
+                runs *= int(known[1] if known else limit)
             for called in re.findall(r"(?:calls|body)=%?([\w.\-]+)", rest):
                 yield from walk(called, runs)
 

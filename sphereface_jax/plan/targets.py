@@ -56,7 +56,8 @@ class Target:
 
 
 _XLA = "https://github.com/openxla/xla/blob/main/xla/backends/gpu/target_config/specs/"
-_TPU = "https://docs.cloud.google.com/tpu/docs/"
+_NEMO = "https://github.com/NVIDIA-NeMo/RL/blob/main/nemo_rl/utils/flops_tracker.py"
+_MLPERF = "https://github.com/mlcommons/inference_results_"
 # https://docs.jax.dev/en/latest/gpu_memory_allocation.html: 75 % of a GPU's memory is taken.
 _GPU_SHARE = 0.75
 
@@ -109,31 +110,50 @@ def _nvidia(
 def _tpu(
     name: str, page: str, *, gigabytes: int, flops: float, bandwidth: float, wire: float
 ) -> Chip:
-    return Chip(name, "tpu", gigabytes * 2**30, 1.0, flops, bandwidth, wire, (_TPU + page,))
+    return Chip(name, "tpu", gigabytes * 2**30, 1.0, flops, bandwidth, wire, (page,))
 
 
-# The wire's published figure counts both ways; half of it is what can be sent.
+# NVIDIA's peaks are half of those with sparsity. Wires are published both ways together; half of
+# that can be sent.
 CHIPS = {
     chip.name: chip
     for chip in (
         _nvidia(
-            "h100", "NVIDIA H100 80GB HBM3", memory=84942979072, flops=989.4e12,
-            bandwidth=3352.32e9, wire=450e9, family=_HOPPER,
-            sources=(_XLA + "h100_sxm.txtpb", "https://www.nvidia.com/en-us/data-center/h100/"),
+            "h100", "NVIDIA H100 80GB HBM3", memory=84942979072, flops=1979e12 / 2,
+            bandwidth=3352.32e9, wire=900e9 / 2, family=_HOPPER,
+            sources=(
+                _XLA + "h100_sxm.txtpb", _NEMO,
+                _MLPERF + "v3.1/blob/main/closed/NVIDIA/systems/DGX-H100_H100-SXM-80GBx8_TRT.json",
+            ),
         ),
         _nvidia(
-            "a100", "NVIDIA A100-SXM4-80GB", memory=85100068864, flops=312e12,
-            bandwidth=2039.04e9, wire=300e9, family=_AMPERE,
-            sources=(_XLA + "a100_sxm_80.txtpb", "https://www.nvidia.com/en-us/data-center/a100/"),
+            "a100", "NVIDIA A100-SXM4-80GB", memory=85100068864, flops=624e12 / 2,
+            bandwidth=2039.04e9, wire=600e9 / 2, family=_AMPERE,
+            sources=(
+                _XLA + "a100_sxm_80.txtpb", _NEMO,
+                "https://glennklockwood.com/garden/processors/A100",
+            ),
         ),
         _nvidia(
-            "h200", "NVIDIA H200 141GB HBM3e", memory=151397597184, flops=989.4e12,
-            bandwidth=4800e9, wire=450e9, family=_HOPPER,
-            sources=(_XLA + "h200.txtpb", "https://www.nvidia.com/en-us/data-center/h200/"),
+            "h200", "NVIDIA H200 141GB HBM3e", memory=151397597184, flops=1979e12 / 2,
+            bandwidth=4800e9, wire=900e9 / 2, family=_HOPPER,
+            sources=(
+                _XLA + "h200.txtpb", _NEMO,
+                _MLPERF + "v4.1/blob/main/closed/NVIDIA/systems/H200-SXM-141GBx8_TRT_MaxQ.json",
+            ),
         ),
-        _tpu("v5e", "v5e", gigabytes=16, flops=197e12, bandwidth=819e9, wire=200e9),
-        _tpu("v5p", "v5p", gigabytes=95, flops=459e12, bandwidth=2765e9, wire=600e9),
-        _tpu("v6e", "v6e", gigabytes=32, flops=918e12, bandwidth=1638e9, wire=400e9),
+        _tpu(
+            "v5e", "https://cloud.google.com/tpu/docs/v5e", gigabytes=16, flops=197e12,
+            bandwidth=819e9, wire=400e9 / 2,
+        ),
+        _tpu(
+            "v5p", "https://docs.cloud.google.com/tpu/docs/v5p-training", gigabytes=95,
+            flops=459e12, bandwidth=2765e9, wire=1200e9 / 2,
+        ),
+        _tpu(
+            "v6e", "https://docs.cloud.google.com/tpu/docs/v6e", gigabytes=32, flops=918e12,
+            bandwidth=1600e9, wire=800e9 / 2,
+        ),
     )
 }  # fmt: skip
 

@@ -160,11 +160,21 @@ PROGRAM = """HloModule jit_step, entry_computation_layout={()->f32[]}
   %a = (f32[3,5]{1,0}, s8[]) all-reduce(%b), replica_groups=mesh['a'=4,'b'=2] {'a'}, x={0}
 }
 
+%tpu_condition (p: (s32[], f32[4])) -> pred[] {
+  %n.1 = s32[]{:T(128)} constant(5), metadata={}
+  ROOT %lt.1 = pred[]{:T(512)} compare(%i, %n.1), direction=LT, metadata={}
+}
+
+%tpu_body (p: (s32[], f32[4])) -> (s32[], f32[4]) {
+  %h = f32[4]{0:T(128)} all-gather(%b), replica_groups={{0,1},{2,3}}, dimensions={0}
+}
+
 ENTRY %main (p: f32[8,4]) -> f32[] {
   %s = f32[4,4]{1,0} fusion(%p), kind=kCustom, calls=%all-reduce-scatter
   %t = f32[8,4]{1,0} fusion(%p), kind=kLoop, calls=%fused_computation.1
   %u = f32[8,4]{1,0} fusion(%p), kind=kLoop, calls=%async_collective_fusion.2
   %w = (s32[]) while(%t), body=%body, backend_config={"known_trip_count":{"n":"6"}}
+  %x = (s32[]) while(%t), condition=%tpu_condition, body=%tpu_body
   %c = (bf16[2]{0}, bf16[8]{0}) all-gather-start(%q), replica_groups={{0,1,2,3}}, dimensions={0}
   %d = (f32[8]{0}, f32[2]{0}) reduce-scatter-start(%q), replica_groups={{0,1,2,3}}
   %e = (f32[8]{0}, f32[8]{0}, u32[], u32[]) collective-permute-start(%q), source_target_pairs={}
@@ -178,6 +188,7 @@ def test_collectives_are_read_from_a_program() -> None:
         ("reduce-scatter", 2, 1, 128, 64),
         ("all-gather", 4, 1, 128, 96),
         ("all-reduce", 4, 6, 61, 6 * 91),
+        ("all-gather", 2, 5, 16, 40),
         ("all-gather", 4, 1, 16, 12),
         ("reduce-scatter", 4, 1, 32, 24),
         ("collective-permute", 0, 1, 32, 32),
