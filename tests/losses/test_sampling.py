@@ -197,6 +197,7 @@ def test_one_of_one_s_own_that_mixes_rows_is_refused(tmp_path, tx):
         make_trainer(config, 6, tx=tx)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("data", "model"), [(2, 4), (1, 8)])
 def test_every_shard_draws_for_itself(data, model):
     run_on_devices("unsampled_rows_do_not_move", data, model)

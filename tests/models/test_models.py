@@ -142,6 +142,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_statistics_span_the_batch_over_two_devices(tmp_path: Path) -> None:
     runs = []
     for devices in (1, 2):
