@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 from rich.console import Console
@@ -18,6 +18,12 @@ from tyro.conf import Positional, arg
 
 from sphereface_jax._console import show_anywhere
 from sphereface_jax.commands.evaluate_options import EvaluateOptions
+from sphereface_jax.commands.face_options import (
+    CleanOptions,
+    CompareOptions,
+    EmbedOptions,
+    PrepareOptions,
+)
 from sphereface_jax.commands.plan_options import PlanOptions
 from sphereface_jax.commands.reference_options import (
     BridgeOptions,
@@ -127,62 +133,19 @@ def report(
 
 
 @app.command
-def embed(
-    run: Positional[Path],
-    directory: Positional[Path],
-    *,
-    out: Path,
-    align: bool = False,
-    on_error: Literal["raise", "skip"] = "raise",
-) -> None:
-    """Write the embeddings of every image under a folder to an .npz file.
-
-    Args:
-      run: folder of the run.
-      directory: folder of images, at any depth.
-      out: the file; it must not exist yet.
-      align: detect and align each face first.
-      on_error: skip leaves out images that cannot be read or show no face, and lists them in
-        OUT.skipped.tsv.
-    """
+def embed(options: Annotated[EmbedOptions, arg(name="")]) -> None:
+    """Write the embeddings of every image under a folder to an .npz file."""
     from sphereface_jax.commands.embed import embed_folder
 
-    embed_folder(
-        run, directory, out, align=align, on_error=on_error, console=Console(soft_wrap=True)
-    )
+    embed_folder(options, console=Console(soft_wrap=True))
 
 
 @app.command
-def compare(
-    run: Positional[Path],
-    first: Positional[Path],
-    second: Positional[Path],
-    *,
-    align: bool = False,
-    gallery_size: int | None = None,
-    min_length: float = 0.0,
-) -> None:
-    """Say how alike two faces are, whether they are one person, and what that is worth.
-
-    Args:
-      run: folder of the run.
-      first: a face, aligned unless --align.
-      second: another.
-      align: detect and align each face first.
-      gallery_size: say how often a stranger scores as high with anybody of a gallery of this size.
-      min_length: refuse to decide on a shorter embedding, as bad pictures have.
-    """
+def compare(options: Annotated[CompareOptions, arg(name="")]) -> None:
+    """Say how alike two faces are, whether they are one person, and what that is worth."""
     from sphereface_jax.commands.calibration import compare_faces
 
-    compare_faces(
-        run,
-        first,
-        second,
-        align=align,
-        console=Console(soft_wrap=True),
-        gallery_size=gallery_size,
-        min_length=min_length,
-    )
+    compare_faces(options, console=Console(soft_wrap=True))
 
 
 @app.command
@@ -242,83 +205,23 @@ def align(
 
 
 @app.command
-def prepare(
-    source: Positional[str],
-    *,
-    out: Path,
-    name: str = "face_folder",
-    split: str = "train",
-    exclude: tuple[str, ...] = (),
-    align: bool = False,
-    landmarks: Path | None = None,
-    check_overlap: str | None = None,
-    apply: Path | None = None,
-) -> None:
-    """Write any set of faces as a TFDS data set of ArrayRecord files.
+def prepare(options: Annotated[PrepareOptions, arg(name="")]) -> None:
+    """Write any set of faces as a TFDS data set of ArrayRecord files."""
+    from sphereface_jax.commands.prepare import prepare_faces
 
-    Args:
-      source: a folder of identities, an archive, a RecordIO set, a list file or a data set's name.
-      out: TFDS's data folder; a second call goes on where the first one stopped.
-      name: of the data set.
-      split: of the data set.
-      exclude: names of identities to leave out.
-      align: detect and align each face first.
-      landmarks: align by this file of five points an image.
-      check_overlap: an evaluation set to look for in this one.
-      apply: corrections of `sphereface clean` to carry out, before `exclude`.
-    """
-    from sphereface_jax.commands.prepare import check_overlap as report_overlap
-    from sphereface_jax.commands.prepare import open_evaluation, prepare_faces
-
-    console = Console(soft_wrap=True)
-    if check_overlap is not None:
-        open_evaluation(check_overlap)  # a wrong name is said now, not after hours of writing
-    prepare_faces(
-        source,
-        out,
-        name=name,
-        split=split,
-        exclude=exclude,
-        align=align,
-        landmarks=landmarks,
-        apply=apply,
-        console=console,
-    )
-    if check_overlap is not None:
-        report_overlap(source, check_overlap, out, console=console)
+    prepare_faces(options, console=Console(soft_wrap=True))
 
 
 @app.command
-def clean(
-    run: Positional[Path],
-    *,
-    data: str | None = None,
-    agree_with: Path | None = None,
-    out: Path | None = None,
-    confidence: float = 0.5,
-) -> None:
+def clean(options: Annotated[CleanOptions, arg(name="")]) -> None:
     """Look for wrong labels in a set of faces: what to drop, move, merge and split.
 
     Nothing is changed. OUT/clean.csv is a list for `sphereface prepare --apply`, OUT/clean.html the
     same in pictures; the page shows faces and is for yourself.
-
-    Args:
-      run: folder of a run, or an .npz file of vectors of the images.
-      data: the faces, as `prepare` takes them; those that the run learnt by default.
-      agree_with: another run, or file of vectors, that must find the same.
-      out: an existing folder; the run's by default.
-      confidence: list what is at least so sure.
     """
     from sphereface_jax.commands.clean import clean as look_for_noise
 
-    look_for_noise(
-        run,
-        data=data,
-        agree_with=agree_with,
-        out=out,
-        confidence=confidence,
-        console=Console(soft_wrap=True),
-    )
+    look_for_noise(options, console=Console(soft_wrap=True))
 
 
 @app.command(name="import")

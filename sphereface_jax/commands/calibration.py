@@ -12,6 +12,7 @@ from rich.console import Console
 
 from sphereface_jax._checks import require
 from sphereface_jax._console import say
+from sphereface_jax.commands.face_options import CompareOptions
 from sphereface_jax.commands.likelihood import describe_evidence, read_likelihood
 from sphereface_jax.data.aligner import face_aligner
 from sphereface_jax.data.files import read_json_if_there, write_json
@@ -104,43 +105,30 @@ def calibrate(
     return f"{run / _FILE}: {said}"
 
 
-def compare_faces(
-    run: Path,
-    first: Path,
-    second: Path,
-    *,
-    align: bool,
-    console: Console,
-    gallery_size: int | None = None,
-    min_length: float = 0.0,
-) -> None:
+def compare_faces(options: CompareOptions, *, console: Console) -> None:
     """Prints cosine, angle, same or different at the run's operating point, and what that is worth.
 
     Args:
-      run: the run's folder.
-      first: a face.
-      second: another.
-      align: detect and align each face first.
+      options: the run, the faces, and what to say of them.
       console: where to print.
-      gallery_size: say how often a person outside a gallery of N would score as high with
-        somebody in it.
-      min_length: refuse to decide where an embedding is shorter, as those of bad pictures are.
 
     Raises:
       FileNotFoundError: there is no run.
       ValueError: an image cannot be read or has the wrong size, or an option is out of range; it is
         named.
     """
+    run, gallery_size, min_length = options.run, options.gallery_size, options.min_length
     require(gallery_size is None or gallery_size >= 1, "--gallery-size", "at least 1", gallery_size)
     require(min_length >= 0, "--min-length", "at least 0", min_length)
-    embedder = FaceEmbedder.from_run(run, aligner=face_aligner() if align else None)
-    vectors, lengths = embedder.embed([first, second], flip="concatenated", lengths=True)
+    embedder = FaceEmbedder.from_run(run, aligner=face_aligner() if options.align else None)
+    faces = [options.first, options.second]
+    vectors, lengths = embedder.embed(faces, flip="concatenated", lengths=True)
     left, right = vectors.astype(np.float64)
     cosine = float(np.clip(left @ right, -1, 1))
     line = f"cosine {cosine:.4f}, angle {np.degrees(np.arccos(cosine)):.1f}°"
     short = [
         f"{path} has length {length:.3f}"
-        for path, length in zip((first, second), lengths.tolist(), strict=True)
+        for path, length in zip(faces, lengths.tolist(), strict=True)
         if length < min_length
     ]
     if short:

@@ -14,6 +14,7 @@ import numpy as np
 from rich.console import Console
 
 from sphereface_jax._console import counting, say, warn
+from sphereface_jax.commands.face_options import CleanOptions
 from sphereface_jax.data.corrections import Correction, write_corrections
 from sphereface_jax.data.files import write_atomically
 from sphereface_jax.data.images import UnreadableImage
@@ -44,23 +45,11 @@ _LEADS = {
 }
 
 
-def clean(
-    run: Path,
-    *,
-    data: str | None,
-    agree_with: Path | None,
-    out: Path | None,
-    confidence: float,
-    console: Console,
-) -> list[Correction]:
+def clean(options: CleanOptions, *, console: Console) -> list[Correction]:
     """Looks for labels that lie, and writes OUT/clean.csv and OUT/clean.html.
 
     Args:
-      run: folder of a run, or an .npz file of vectors of the images.
-      data: the faces; those that the run learnt by default.
-      agree_with: another run or file of vectors, which must find the same.
-      out: an existing folder, or the run's.
-      confidence: what a finding must reach.
+      options: whose vectors judge which labels.
       console: where to print.
 
     Returns:
@@ -71,11 +60,12 @@ def clean(
       ValueError: vectors without --data or --out, images without vectors, or vectors that cannot
         judge the labels; then nothing is written.
     """
+    run, data, confidence = options.run, options.data, options.confidence
     is_run = run.is_dir()
-    for option, value in (("--data", data), ("--out", out)):
+    for option, value in (("--data", data), ("--out", options.out)):
         if not is_run and value is None:
             raise ValueError(f"{option}: expected it beside a file of vectors, {run}, got none")
-    folder = run if out is None else out
+    folder = options.out or run
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: expected a folder to write into; create it first")
     if not 0 < confidence <= 1:
@@ -83,8 +73,8 @@ def clean(
     source = open_training_data(read_config(run))[0] if data is None else open_source(data)
     rows, vectors = _vectors(run, source, console)
     others = None
-    if agree_with is not None:
-        other_rows, others = _vectors(agree_with, source, console)
+    if options.agree_with is not None:
+        other_rows, others = _vectors(options.agree_with, source, console)
         common = np.intersect1d(rows, other_rows)
         vectors, others = (
             each[np.searchsorted(held, common)]
@@ -96,7 +86,8 @@ def clean(
     findings, opinion = noise.findings, ""
     if others is not None:
         findings = agreed(findings, _look(others, labels, confidence).findings)
-        opinion = f"{agree_with} agrees with {len(findings):,} of {len(noise.findings):,} findings"
+        agreement = f"{len(findings):,} of {len(noise.findings):,} findings"
+        opinion = f"{options.agree_with} agrees with {agreement}"
     lines = [line for each in findings for line in _corrections(each, source, rows)]
     summary = _summary(noise, findings, len(source.identities))
     summary += [opinion] if opinion else []

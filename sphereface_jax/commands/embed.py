@@ -1,11 +1,11 @@
 """What `sphereface embed` does: every image under a folder to vectors in a file."""
 
 from pathlib import Path
-from typing import Literal
 
 from rich.console import Console
 
 from sphereface_jax._console import counting, say, say_found, warn
+from sphereface_jax.commands.face_options import EmbedOptions
 from sphereface_jax.data.aligner import face_aligner
 from sphereface_jax.data.files import atomic_file, require_writable_folder
 from sphereface_jax.data.finder import find_images_below, passed_over_table
@@ -14,24 +14,12 @@ from sphereface_jax.data.vectors import FaceVectors, save_vectors
 from sphereface_jax.embedder import FaceEmbedder
 
 
-def embed_folder(
-    run: Path,
-    directory: Path,
-    out: Path,
-    *,
-    align: bool,
-    on_error: Literal["raise", "skip"],
-    console: Console,
-) -> None:
+def embed_folder(options: EmbedOptions, *, console: Console) -> None:
     """Embeds the images of a folder and writes them to an .npz file.
 
     Args:
-      run: the run's folder.
-      directory: folder of images, at any depth.
-      out: the file; it must not exist yet.
-      align: detect and align each face first.
-      on_error: `raise` on an image that cannot be read or shows no face, or `skip`: it has no
-        vector. OUT.skipped.tsv lists these, and what in the folder is not an image.
+      options: the run, the images and the file. OUT.skipped.tsv lists the images that were skipped,
+        and what in the folder is not an image.
       console: where to print.
 
     Raises:
@@ -39,15 +27,16 @@ def embed_folder(
       ValueError: the file is there; an image cannot be read or has the wrong size, it is named; or
         none can be read.
     """
+    out = options.out
     if out.exists():
         raise ValueError(
             f"{out}: expected a file that does not exist yet; delete it or name another"
         )
     require_writable_folder(out)
-    found = find_images_below(directory)
+    found = find_images_below(options.directory)
     say_found(console, found)
-    embedder = FaceEmbedder.from_run(run, aligner=face_aligner() if align else None)
-    errors: dict[int, str] | None = None if on_error == "raise" else {}
+    embedder = FaceEmbedder.from_run(options.run, aligner=face_aligner() if options.align else None)
+    errors: dict[int, str] | None = None if options.on_error == "raise" else {}
     with counting(console, "embedding", "images", len(found.names)) as advance:
         embeddings, mirrored = embedder.embed_source(
             ImagePaths(found.paths), errors=errors, advance=advance

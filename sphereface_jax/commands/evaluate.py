@@ -13,7 +13,7 @@ from rich.console import Console
 from sphereface_jax._console import counting, say, say_found, warn
 from sphereface_jax.commands.evaluate_options import EvaluateOptions
 from sphereface_jax.commands.likelihood import FILE as LIKELIHOOD
-from sphereface_jax.commands.likelihood import Measured, measure, say_measured, store_likelihood
+from sphereface_jax.commands.likelihood import Measured, measure, say_measured
 from sphereface_jax.commands.task_choice import Progress, choose_tasks
 from sphereface_jax.commands.vector_sources import (
     RunVectors,
@@ -235,6 +235,7 @@ def _add_baselines(
 def _calibrate(scored: Sequence[Scored], source: RunVectors, options: EvaluateOptions) -> list[str]:
     """Calibrates the run on the first list that has pairs of images; says what it stored."""
     from sphereface_jax.commands.calibration import calibrate
+    from sphereface_jax.commands.evidence import write_arrays
 
     for each in scored:
         choose = each.matched.operating_point
@@ -251,20 +252,14 @@ def _calibrate(scored: Sequence[Scored], source: RunVectors, options: EvaluateOp
                 max_far=options.max_far,
                 replace=options.recalibrate,
             )
-            return [line, *_store_likelihood(each.measured, source, options)]
+            path = source.run.path / LIKELIHOOD
+            if each.measured is None:
+                return [line]
+            if path.is_file() and not options.recalibrate:
+                return [line, f"{path}: what is there stays; --recalibrate replaces it"]
+            write_arrays(path, each.measured.evidence)
+            return [line, f"{path}: likelihood ratios for `sphereface compare`"]
     return []
-
-
-def _store_likelihood(
-    measured: Measured | None, source: RunVectors, options: EvaluateOptions
-) -> list[str]:
-    if measured is None:
-        return []
-    path = source.run.path / LIKELIHOOD
-    if path.is_file() and not options.recalibrate:
-        return [f"{path}: what is there stays; --recalibrate replaces it"]
-    store_likelihood(source.run.path, measured.evidence)
-    return [f"{path}: likelihood ratios for `sphereface compare`"]
 
 
 def _keep(scored: Sequence[Scored], source: RunVectors, numbers: dict[str, Any]) -> None:

@@ -51,8 +51,18 @@ def store_evidence(run: Path, name: str, evidence: object) -> None:
       name: of the evidence; the file is called by it.
       evidence: a dataclass of `reports.evidence`.
     """
-    with atomic_file(run / "evidence" / f"{file_name(name)}.npz") as file:
-        arrays: dict[str, Any] = to_arrays(evidence)
+    write_arrays(run / "evidence" / f"{file_name(name)}.npz", evidence)
+
+
+def write_arrays(path: Path, evidence: object) -> None:
+    """Writes one kind of evidence as an .npz file, in place of any that is there.
+
+    Args:
+      path: the file.
+      evidence: a dataclass of `reports.evidence`.
+    """
+    arrays: dict[str, Any] = to_arrays(evidence)
+    with atomic_file(path) as file:
         np.savez_compressed(file, **arrays)
 
 

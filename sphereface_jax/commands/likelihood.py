@@ -14,11 +14,9 @@ from rich.console import Console
 
 from sphereface_jax._console import say
 from sphereface_jax.commands.evidence import read_arrays
-from sphereface_jax.data.files import atomic_file
 from sphereface_jax.data.vectors import FaceVectors
 from sphereface_jax.evaluation.groups import GroupReport, group_errors
 from sphereface_jax.evaluation.likelihood import (
-    LikelihoodCalibration,
     LikelihoodCurve,
     Method,
     cllr,
@@ -36,7 +34,7 @@ from sphereface_jax.evaluation.rates import (
     tail_rate,
     trials_needed,
 )
-from sphereface_jax.reports.evidence import LikelihoodEvidence, to_arrays
+from sphereface_jax.reports.evidence import LikelihoodEvidence
 from sphereface_jax.tasks.task import TestedPairs
 
 FILE = "likelihood.npz"
@@ -146,18 +144,6 @@ def measure(
     return Measured(evidence, rejects, report)
 
 
-def store_likelihood(run: Path, evidence: LikelihoodEvidence) -> None:
-    """Writes RUN/likelihood.npz, in place of any that is there.
-
-    Args:
-      run: the run's folder.
-      evidence: of a list of pairs.
-    """
-    with atomic_file(run / FILE) as file:
-        arrays: dict[str, Any] = to_arrays(evidence)
-        np.savez_compressed(file, **arrays)
-
-
 def read_likelihood(run: Path) -> LikelihoodEvidence | None:
     """Reads the evidence that is stored with a run, or None.
 
@@ -166,16 +152,6 @@ def read_likelihood(run: Path) -> LikelihoodEvidence | None:
     """
     path = run / FILE
     return read_arrays(path, LikelihoodEvidence) if path.is_file() else None
-
-
-def curve_of(evidence: LikelihoodEvidence) -> LikelihoodCurve:
-    """The stored calibration with its interval."""
-    return LikelihoodCurve(evidence.knots, evidence.log_lr, evidence.low, evidence.high)
-
-
-def calibration_of(evidence: LikelihoodEvidence) -> LikelihoodCalibration:
-    """The stored calibration as a map from cosines to log likelihood ratios."""
-    return LikelihoodCalibration(evidence.knots, evidence.log_lr)
 
 
 def describe_evidence(
@@ -196,8 +172,6 @@ def describe_evidence(
     Raises:
       ValueError: a gallery of fewer than one.
     """
-    if gallery_size is not None and gallery_size < 1:
-        raise ValueError(f"--gallery-size: expected at least 1, got {gallery_size}")
     lines = [_ratio_line(evidence, cosine)]
     different = ~evidence.is_same
     tail = tail_rate(
@@ -212,7 +186,8 @@ def describe_evidence(
 
 
 def _ratio_line(evidence: LikelihoodEvidence, cosine: float) -> str:
-    ratio, low, high = curve_of(evidence).at(cosine)
+    curve = LikelihoodCurve(evidence.knots, evidence.log_lr, evidence.low, evidence.high)
+    ratio, low, high = curve.at(cosine)
     num_different, num_same = int((~evidence.is_same).sum()), int(evidence.is_same.sum())
     interval = f"95 % over people: {_ratio(low)} to {_ratio(high)}"
     if ratio >= 0.999 * (num_different + 1):

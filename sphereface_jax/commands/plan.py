@@ -1,6 +1,5 @@
 """Will a run fit: the step of `train`, compiled for devices that are not here."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ from rich.console import Console
 
 from sphereface_jax._console import say
 from sphereface_jax.commands.plan_options import PlanOptions
-from sphereface_jax.data.files import atomic_file
+from sphereface_jax.data.files import write_json
 from sphereface_jax.plan.search import RULE, Compilers, ask_compiler, describe, search
 from sphereface_jax.plan.targets import Target, compiler_versions, find_target
 from sphereface_jax.training.config import TrainConfig
@@ -60,8 +59,7 @@ def plan(config: TrainConfig, options: PlanOptions, *, console: Console) -> dict
         }
     said["sources"] = list(target.chip.sources)
     if options.json is not None:
-        with atomic_file(options.json) as file:
-            file.write((json.dumps(said, indent=2) + "\n").encode())
+        write_json(options.json, said)
     return said
 
 

@@ -2,13 +2,13 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from sphereface_jax._console import counting, say, say_found
+from sphereface_jax.commands.face_options import PrepareOptions
 from sphereface_jax.data.aligner import face_aligner
 from sphereface_jax.data.corrections import ACTIONS, corrected, read_corrections
 from sphereface_jax.data.files import write_json
@@ -19,71 +19,61 @@ from sphereface_jax.data.prepare import prepare
 from sphereface_jax.data.source import ImageSequence, exclude_identities
 
 
-def prepare_faces(
-    source: str,
-    out: Path,
-    *,
-    name: str,
-    split: str,
-    exclude: Sequence[str],
-    align: bool,
-    landmarks: Path | None,
-    apply: Path | None = None,
-    console: Console,
-) -> None:
-    """Writes a data set and prints what it holds.
+def prepare_faces(options: PrepareOptions, *, console: Console) -> None:
+    """Writes a data set and prints what it holds, and who is in another set too if one is named.
 
     Args:
-      source: a folder, archive, RecordIO set or list file, or a data set's name.
-      out: TFDS's data folder.
-      name: of the data set.
-      split: of the data set.
-      exclude: names of identities to leave out.
-      align: whether to detect and align each face first.
-      landmarks: a file of five points an image to align by; None: those that are detected, if
-        `align`.
-      apply: a table of corrections to carry out before `exclude`, or None.
+      options: what to make of which faces.
       console: where to print.
 
     Raises:
       FileNotFoundError: there is nothing of that name.
       ValueError: it is not a set of faces, or another data set is in its place.
     """
-    faces = open_source(source)
+    if options.check_overlap is not None:
+        # A wrong name is said now, not after hours of writing.
+        open_evaluation(options.check_overlap)
+    faces = open_source(options.source)
     say_found(console, faces)
-    described_as: dict[str, Any] = {"source": Path(source).name, "exclude": list(exclude)}
-    if apply is not None:
-        corrections = read_corrections(apply)
+    described_as: dict[str, Any] = {
+        "source": Path(options.source).name,
+        "exclude": list(options.exclude),
+    }
+    if options.apply is not None:
+        corrections = read_corrections(options.apply)
         try:
             faces = corrected(faces, corrections)
         except ValueError as error:
-            raise ValueError(f"{apply}: {error}") from None
+            raise ValueError(f"{options.apply}: {error}") from None
         described_as["apply"] = hashlib.sha256(repr(corrections).encode()).hexdigest()[:16]
         counts = Counter(line.action for line in corrections)
         say(console, ", ".join(f"{counts[action]:,} of {action}" for action in ACTIONS))
-    if exclude:
-        faces = exclude_identities(faces, exclude)
-    aligner = face_aligner(landmarks=landmarks) if align or landmarks else None
+    if options.exclude:
+        faces = exclude_identities(faces, options.exclude)
+    is_aligned = options.align or options.landmarks is not None
+    aligner = face_aligner(landmarks=options.landmarks) if is_aligned else None
     described_as["points_from"] = None if aligner is None else aligner.points_from
     with counting(console, "preparing", "images", len(faces)) as advance:
         summary = prepare(
             faces,
-            out,
+            options.out,
             described_as=described_as,
-            name=name,
-            split=split,
+            name=options.name,
+            split=options.split,
             aligner=aligner,
             advance=advance,
         )
     for line in summary.lines():
         say(console, line)
+    if options.check_overlap is not None:
+        check_overlap(options.source, options.check_overlap, options.out, console=console)
 
 
 def check_overlap(source: str, evaluation: str, out: Path, *, console: Console) -> None:
     """Prints which names and pictures two sets share, and writes all of them to OUT/overlap.json.
 
     Args:
-      source: the training set, as `prepare_faces` takes it.
+      source: the training set, as `PrepareOptions` has it.
       evaluation: the set to look for in it, or a pack.
       out: an existing folder, or one to make.
       console: where to print.

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 from rich.console import Console
 
@@ -11,31 +10,6 @@ from sphereface_jax.data.megaface import read_megaface_features
 from sphereface_jax.data.text import first_ten
 from sphereface_jax.data.vectors import FaceVectors, load_vectors
 from sphereface_jax.tasks.task import FaceImages, Missing, Task
-
-
-class VectorSource(Protocol):
-    """What gives tasks their vectors.
-
-    Attributes:
-      name: what to call it.
-    """
-
-    name: str
-
-    def vectors_for(self, tasks: Sequence[Task], *, allow_missing: bool) -> list[FaceVectors]:
-        """Vectors of each task's images.
-
-        Args:
-          tasks: what they are for.
-          allow_missing: whether images may be missing.
-
-        Returns:
-          One a task, of all its images that there are.
-
-        Raises:
-          FileNotFoundError: images are missing, and that is not allowed.
-        """
-        ...
 
 
 class StoredVectors:
@@ -111,6 +85,9 @@ class RunVectors:
             warn(self._console, line)
         names = [name for i, name in enumerate(images.names) if i not in unreadable]
         return FaceVectors(names, embeddings, mirrored)
+
+
+VectorSource = StoredVectors | RunVectors
 
 
 def refuse_missing(missing: Missing, title: str, *, allow_missing: bool) -> None:

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sphereface_jax.evaluation.pairs import check_embeddings, unit_rows
+from sphereface_jax.evaluation.pairs import check_embeddings, sorted_places, unit_rows
 
 _GROUP = 32
 _GROUPS_PER_FETCH = 1 << 14
@@ -91,7 +91,7 @@ def highest_impostors(
         unit_probes,
         probe_numbers.astype(np.int32),
         others,
-        _number(other_identities, names),
+        sorted_places(names, other_identities).astype(np.int32),
         block_size or default_block_size(min(num_probes, _PROBES_PER_PASS)),
         progress,
     )
@@ -333,14 +333,8 @@ def default_block_size(num_probes: int) -> int:
     return max(block_bytes // (4 * num_probes), 8 * _GROUP)
 
 
-def _number(identities: NDArray[np.int64], names: NDArray[np.int64]) -> NDArray[np.int32]:
-    """The place of each identity in the sorted `names`, -1 where it is not among them."""
-    place = np.minimum(np.searchsorted(names, identities), len(names) - 1)
-    return np.where(names[place] == identities, place, -1).astype(np.int32)
-
-
 def _count_equal(left: NDArray[np.int64], right: NDArray[np.int64]) -> int:
     """How many pairs (i, j) have left[i] == right[j]."""
     names, counts = np.unique(left, return_counts=True)
-    place = np.searchsorted(names, right).clip(max=len(names) - 1)
-    return int(counts[place][names[place] == right].sum())
+    place = sorted_places(names, right)
+    return int(counts[place[place >= 0]].sum())

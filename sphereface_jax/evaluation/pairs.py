@@ -189,6 +189,24 @@ def paired_cosines(embeddings: ArrayLike, pairs: Pairs) -> NDArray[np.float64]:
     return np.clip(paired_dot(unit, pairs.left, pairs.right), -1.0, 1.0)
 
 
+def sorted_places(values: NDArray, wanted: ArrayLike) -> NDArray[np.int64]:
+    """Where each of the wanted is among sorted values.
+
+    Args:
+      values: [N], rising, each once.
+      wanted: [M], of the same kind.
+
+    Returns:
+      Places [M], -1 for those that are not there.
+
+    Example:
+      >>> sorted_places(np.array([2, 5]), [5, 3]).tolist()
+      [1, -1]
+    """
+    place = np.searchsorted(values, wanted).clip(max=len(values) - 1)
+    return np.where(values[place] == wanted, place, -1)
+
+
 def to_degrees(cosines: ArrayLike) -> NDArray[np.float64]:
     """The angles of cosines in degrees, of the same shape; beyond ±1 counts as ±1."""
     return np.degrees(np.arccos(np.clip(np.asarray(cosines, np.float64), -1.0, 1.0)))

@@ -27,6 +27,7 @@ from sphereface_jax.evaluation.pairs import (
     check_is_same,
     check_mirrored,
     paired_dot,
+    sorted_places,
     unit_rows,
 )
 from sphereface_jax.evaluation.pooling import group_means
@@ -68,11 +69,9 @@ class Templates:
         Raises:
           ValueError: for an id that no template has.
         """
-        wanted = np.asarray(ids)
-        place = np.searchsorted(self.ids, wanted).clip(max=len(self.ids) - 1)
-        unknown = self.ids[place] != wanted
-        if unknown.any():
-            missing = wanted[unknown][0]
+        place = sorted_places(self.ids, ids)
+        if (place < 0).any():
+            missing = np.asarray(ids)[place < 0][0]
             raise ValueError(f"{name}: expected ids of templates with images, found {missing}")
         return place
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sphereface_jax.evaluation.pairs import Pairs, check_mirrored, unit_rows
+from sphereface_jax.evaluation.pairs import Pairs, check_mirrored, sorted_places, unit_rows
 from sphereface_jax.evaluation.pooling import group_means
 from sphereface_jax.evaluation.verification import VerificationResult, lfw_authors, verify_scores
 
@@ -106,11 +106,10 @@ def _check_videos(
     numbers, video = np.unique(of_frame, return_inverse=True)
     places = []
     for side in (pairs.left, pairs.right):
-        place = np.searchsorted(numbers, side).clip(max=len(numbers) - 1)
-        without = numbers[place] != side
-        if without.any():
+        place = sorted_places(numbers, side)
+        if (place < 0).any():
             raise ValueError(
-                f"pairs: expected videos with frames, video {side[without][0]} has none"
+                f"pairs: expected videos with frames, video {side[place < 0][0]} has none"
             )
         places.append(place)
     return video, Pairs(*places, is_same=pairs.is_same, folds=pairs.folds)

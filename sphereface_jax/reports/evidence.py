@@ -24,11 +24,11 @@ from numpy.typing import ArrayLike, NDArray
 from sphereface_jax.evaluation.impostors import highest_impostors
 from sphereface_jax.evaluation.pairs import to_degrees, unit_rows
 from sphereface_jax.evaluation.pooling import group_means
+from sphereface_jax.evaluation.search import ReferenceIndex
 
 HARDEST = 12
 SPHERE_PEOPLE, SPHERE_IMAGES = 8, 40
 _MOST = 2000
-_BLOCK = 256
 _BINS = np.arange(0.0, 181.0)
 Evidence = TypeVar("Evidence")
 
@@ -260,7 +260,9 @@ def people_evidence(
     counts = np.bincount(label)
     to_mean = to_degrees(np.einsum("nd,nd->n", unit, means[label]))
     several = _at_most(np.flatnonzero(counts > 1))
-    nearest, nearest_index = _nearest(means, several)
+    found, cosines = ReferenceIndex(means).search(means[several], k=2)
+    # The best is the person, or another of the very same mean.
+    other = np.arange(len(several)), (found[:, 0] == several).astype(int)
     sample = [np.flatnonzero(label == person)[:SPHERE_IMAGES] for person in shown]
     rows = np.concatenate(sample)
     learnt = prototypes or {}
@@ -273,8 +275,8 @@ def people_evidence(
         num_images=np.array(len(unit)),
         people=names[several],
         spread=(np.bincount(label, weights=to_mean) / counts)[several].astype(np.float32),
-        nearest=nearest,
-        nearest_name=names[nearest_index],
+        nearest=to_degrees(cosines[other]).astype(np.float32),
+        nearest_name=names[found[other]],
         shown=names[shown],
         embeddings=unit[rows].astype(np.float16),
         shown_index=np.repeat(np.arange(len(shown)), [len(each) for each in sample]),
@@ -365,18 +367,3 @@ def _at_most(indices: NDArray[np.int64]) -> NDArray[np.int64]:
     if len(indices) <= _MOST:
         return indices
     return indices[np.linspace(0, len(indices) - 1, _MOST).astype(np.int64)]
-
-
-def _nearest(
-    means: NDArray[np.float64], chosen: NDArray[np.int64]
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Angle and index of the nearest other of each chosen unit mean."""
-    angle, index = np.empty(len(chosen), np.float32), np.empty(len(chosen), np.int64)
-    for start in range(0, len(chosen), _BLOCK):
-        rows = chosen[start : start + _BLOCK]
-        cosine = means[rows] @ means.T
-        cosine[np.arange(len(rows)), rows] = -np.inf
-        best = cosine.argmax(axis=1)
-        index[start : start + _BLOCK] = best
-        angle[start : start + _BLOCK] = to_degrees(cosine[np.arange(len(rows)), best])
-    return angle, index
