@@ -28,7 +28,7 @@ from sphereface_jax.evaluation.likelihood import cllr, fit_likelihood, likelihoo
 from sphereface_jax.evaluation.pairs import paired_cosines, unit_rows
 from sphereface_jax.evaluation.rates import compare_strangers, pair_rate, tail_rate
 from sphereface_jax.references import ReferenceSet
-from sphereface_jax.tasks.pairs import PairsTask
+from sphereface_jax.tasks.pair_list import PairsTask
 
 SPREAD, DIFFERENT, SAME, SHARED = 0.1, 0.1, 0.5, 0.2
 DRAWN = 1500

@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 
 from sphereface_jax.data.images import ImagePaths
-from sphereface_jax.data.pairs import find_images, read_pairs
+from sphereface_jax.data.lfw_list import find_images, read_pairs
 from sphereface_jax.data.source import FaceSource, ImageSequence
 from sphereface_jax.data.synthetic import SyntheticFaces
 from sphereface_jax.data.vectors import identity_of
 from sphereface_jax.embedder import FaceEmbedder
+from sphereface_jax.evaluation.draw_pairs import verification_pairs
 from sphereface_jax.evaluation.geometry_measures import embedding_geometry
 from sphereface_jax.evaluation.pairs import Pairs
-from sphereface_jax.evaluation.pairs_sampling import verification_pairs
 from sphereface_jax.evaluation.verification import lfw_authors
-from sphereface_jax.tasks.pairs import number_pairs
+from sphereface_jax.tasks.pair_list import number_pairs
 
 FIRST_STRANGER = 2_000_000
 

@@ -18,7 +18,7 @@ import tyro
 from sphereface_jax.data.files import write_atomically, write_json
 from sphereface_jax.data.folder import ImageFolder
 from sphereface_jax.data.vectors import identity_of, load_vectors
-from sphereface_jax.evaluation.pairs_sampling import verification_pairs
+from sphereface_jax.evaluation.draw_pairs import verification_pairs
 
 FOLDS = 10
 

@@ -67,7 +67,7 @@ def train(
     import jax
 
     from sphereface_jax._console import say
-    from sphereface_jax.commands.evidence import keep_training
+    from sphereface_jax.commands.keep import keep_training
     from sphereface_jax.commands.report import report as write_report
     from sphereface_jax.training.distributed import is_main, join_processes
     from sphereface_jax.training.loop import train as run_training
@@ -143,7 +143,7 @@ def embed(options: Annotated[EmbedOptions, arg(name="")]) -> None:
 @app.command
 def compare(options: Annotated[CompareOptions, arg(name="")]) -> None:
     """Say how alike two faces are, whether they are one person, and what that is worth."""
-    from sphereface_jax.commands.calibration import compare_faces
+    from sphereface_jax.commands.compare import compare_faces
 
     compare_faces(options, console=Console(soft_wrap=True))
 

@@ -22,7 +22,7 @@ from sphereface_jax.commands.vector_sources import (
     refuse_missing,
 )
 from sphereface_jax.data.files import write_json
-from sphereface_jax.data.pairs import read_groups
+from sphereface_jax.data.lfw_list import read_groups
 from sphereface_jax.data.vectors import FaceVectors
 from sphereface_jax.evaluation.calibration import TooFewPairsError
 from sphereface_jax.evaluation.geometry_measures import GeometryResult, prototype_spread
@@ -175,7 +175,7 @@ def _add_evidence(scored: Sequence[Scored], source: VectorSource, options: Evalu
 
     The rates that need a threshold take the one that is, or is about to be, the run's.
     """
-    from sphereface_jax.commands.calibration import read_calibration
+    from sphereface_jax.commands.compare import read_calibration
 
     groups = None if options.groups is None else read_groups(options.groups)
     run = source.run if isinstance(source, RunVectors) else None
@@ -234,8 +234,8 @@ def _add_baselines(
 
 def _calibrate(scored: Sequence[Scored], source: RunVectors, options: EvaluateOptions) -> list[str]:
     """Calibrates the run on the first list that has pairs of images; says what it stored."""
-    from sphereface_jax.commands.calibration import calibrate
-    from sphereface_jax.commands.evidence import write_arrays
+    from sphereface_jax.commands.compare import calibrate
+    from sphereface_jax.commands.keep import write_arrays
 
     for each in scored:
         choose = each.matched.operating_point
@@ -275,7 +275,7 @@ def _keep(scored: Sequence[Scored], source: RunVectors, numbers: dict[str, Any])
 
 def _keep_evidence(scored: Sequence[Scored], source: RunVectors) -> None:
     """Keeps what the report shows beside numbers."""
-    from sphereface_jax.commands.evidence import keep_pairs, keep_people, keep_prototypes
+    from sphereface_jax.commands.keep import keep_pairs, keep_people, keep_prototypes
 
     run = source.run
     if run.num_classes:

@@ -13,7 +13,7 @@ import numpy as np
 from rich.console import Console
 
 from sphereface_jax._console import say
-from sphereface_jax.commands.evidence import read_arrays
+from sphereface_jax.commands.keep import read_arrays
 from sphereface_jax.data.vectors import FaceVectors
 from sphereface_jax.evaluation.groups import GroupReport, group_errors
 from sphereface_jax.evaluation.likelihood import (
@@ -34,7 +34,7 @@ from sphereface_jax.evaluation.rates import (
     tail_rate,
     trials_needed,
 )
-from sphereface_jax.reports.evidence import LikelihoodEvidence
+from sphereface_jax.reports.stored import LikelihoodEvidence
 from sphereface_jax.tasks.task import TestedPairs
 
 FILE = "likelihood.npz"

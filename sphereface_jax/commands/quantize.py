@@ -11,10 +11,10 @@ from sphereface_jax._console import counting, say
 from sphereface_jax.commands.weight_options import ExportOptions
 from sphereface_jax.data.finder import find_images_below
 from sphereface_jax.data.images import read_image
-from sphereface_jax.data.pairs import find_images, read_pairs
+from sphereface_jax.data.lfw_list import find_images, read_pairs
 from sphereface_jax.evaluation.pairs import unit_rows
 from sphereface_jax.evaluation.verification import lfw_authors
-from sphereface_jax.tasks.pairs import number_pairs
+from sphereface_jax.tasks.pair_list import number_pairs
 
 _CALIBRATION_IMAGES = 256
 _BATCH = 32

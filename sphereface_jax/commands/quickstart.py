@@ -14,8 +14,8 @@ import numpy as np
 from rich.console import Console
 
 from sphereface_jax._console import counting, say
-from sphereface_jax.commands.calibration import store_calibration
-from sphereface_jax.commands.evidence import keep_pairs, keep_people, keep_training
+from sphereface_jax.commands.compare import store_calibration
+from sphereface_jax.commands.keep import keep_pairs, keep_people, keep_training
 from sphereface_jax.commands.report import report
 from sphereface_jax.compilation import run_arithmetic
 from sphereface_jax.data.files import read_json, write_json
@@ -24,11 +24,11 @@ from sphereface_jax.data.synthetic import SyntheticFaces
 from sphereface_jax.data.vectors import FaceVectors
 from sphereface_jax.embedder import FaceEmbedder
 from sphereface_jax.embedding import embed, embed_images
+from sphereface_jax.evaluation.draw_pairs import verification_pairs
 from sphereface_jax.evaluation.pairs import Pairs
-from sphereface_jax.evaluation.pairs_sampling import verification_pairs
 from sphereface_jax.evaluation.verification import lfw_authors
 from sphereface_jax.reports.tables import print_results
-from sphereface_jax.tasks.pairs import operating_point
+from sphereface_jax.tasks.pair_list import operating_point
 from sphereface_jax.training.config import (
     DataConfig,
     LossConfig,

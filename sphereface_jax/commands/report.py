@@ -12,13 +12,13 @@ from rich.console import Console
 
 from sphereface_jax import __version__
 from sphereface_jax._console import say
-from sphereface_jax.commands.calibration import read_calibration
-from sphereface_jax.commands.evidence import PROTOTYPES, TRAINING, load_evidence
+from sphereface_jax.commands.compare import read_calibration
+from sphereface_jax.commands.keep import PROTOTYPES, TRAINING, load_stored
 from sphereface_jax.commands.likelihood import read_likelihood
 from sphereface_jax.data.files import read_json, read_json_if_there, read_records, write_atomically
-from sphereface_jax.reports.evidence import PairEvidence, PeopleEvidence, PrototypeEvidence
 from sphereface_jax.reports.report import render_report
 from sphereface_jax.reports.run_record import RunRecord, collect_scores
+from sphereface_jax.reports.stored import StoredPairs, StoredPeople, StoredPrototypes
 from sphereface_jax.training.config import to_dict
 from sphereface_jax.training.run_folder import read_config
 
@@ -70,8 +70,8 @@ def read_run(folder: Path, name: str) -> RunRecord:
       ValueError: one of its files is damaged.
     """
     config = to_dict(read_config(folder))
-    training = load_evidence(folder, PeopleEvidence, TRAINING)
-    prototypes = load_evidence(folder, PrototypeEvidence, PROTOTYPES)
+    training = load_stored(folder, StoredPeople, TRAINING)
+    prototypes = load_stored(folder, StoredPrototypes, PROTOTYPES)
     return RunRecord(
         name=name,
         folder=str(folder),
@@ -82,8 +82,8 @@ def read_run(folder: Path, name: str) -> RunRecord:
         imported=read_json_if_there(folder / "import.json"),
         scores=collect_scores(_evaluations(folder)),
         calibration=read_calibration(folder),
-        pairs=_by_title(load_evidence(folder, PairEvidence, "pairs-*")),
-        people=_by_title(load_evidence(folder, PeopleEvidence, "people-*")),
+        pairs=_by_title(load_stored(folder, StoredPairs, "pairs-*")),
+        people=_by_title(load_stored(folder, StoredPeople, "people-*")),
         training=training.get(TRAINING),
         prototypes=prototypes.get(PROTOTYPES),
         likelihood=read_likelihood(folder),
@@ -97,8 +97,8 @@ def _evaluations(folder: Path) -> list[dict[str, Any]]:
     return [read_json(path) for path in sorted(there, key=lambda path: path.stat().st_mtime)]
 
 
-def _by_title(evidence: dict[str, Any]) -> dict[str, Any]:
-    return {str(each.title): each for each in evidence.values()}
+def _by_title(stored: dict[str, Any]) -> dict[str, Any]:
+    return {str(each.title): each for each in stored.values()}
 
 
 def _short_names(folders: Sequence[Path]) -> list[str]:

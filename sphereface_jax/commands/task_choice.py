@@ -8,7 +8,7 @@ from sphereface_jax.commands.vector_sources import StoredVectors
 from sphereface_jax.tasks.ijb import IjbTask
 from sphereface_jax.tasks.megaface import MegafaceTask
 from sphereface_jax.tasks.packs import PackTask
-from sphereface_jax.tasks.pairs import PairsTask
+from sphereface_jax.tasks.pair_list import PairsTask
 from sphereface_jax.tasks.people import PEOPLE_PROTOCOLS, PeopleTask
 from sphereface_jax.tasks.task import Task
 from sphereface_jax.tasks.videos import VideosTask

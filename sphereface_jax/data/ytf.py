@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from sphereface_jax.data.finder import walk_images
-from sphereface_jax.data.pairs import NamedPairs, check_sides
+from sphereface_jax.data.lfw_list import NamedPairs, check_sides
 from sphereface_jax.data.text import existing_folder, is_whole, read_lines
 
 _COLUMNS = ("first name", "second name", "is same")

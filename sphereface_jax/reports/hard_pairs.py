@@ -4,10 +4,10 @@ import re
 from collections.abc import Sequence
 
 from sphereface_jax.evaluation.pairs import to_degrees
-from sphereface_jax.reports.evidence import PairEvidence
 from sphereface_jax.reports.html import absent, escape, jpeg
 from sphereface_jax.reports.plots_errors import threshold_of
 from sphereface_jax.reports.run_record import RunRecord
+from sphereface_jax.reports.stored import StoredPairs
 
 _SUFFIX = re.compile(r"\.(jpe?g|png|bmp|webp|pgm)$", re.IGNORECASE)
 
@@ -29,26 +29,26 @@ def hard_pairs(runs: Sequence[RunRecord], *, faces: bool) -> list[str]:
         return [absent("This page was made with `--no-faces`: pictures of people are left out.")]
     parts = []
     for run in runs:
-        for title, evidence in run.pairs.items():
+        for title, stored in run.pairs.items():
             said = title if len(runs) == 1 else f"{run.name}, {title}"
-            parts += _of_list(run, title, evidence, said)
+            parts += _of_list(run, title, stored, said)
     return parts
 
 
-def _of_list(run: RunRecord, title: str, evidence: PairEvidence, said: str) -> list[str]:
-    if not len(evidence.pictures):
+def _of_list(run: RunRecord, title: str, stored: StoredPairs, said: str) -> list[str]:
+    if not len(stored.pictures):
         return [absent(f"{said}: its pairs were not of single images, so there is none to show.")]
     threshold = threshold_of(run, title)
-    accepted = evidence.cosine > threshold
+    accepted = stored.cosine > threshold
     kinds = (
-        ("False accepts", "different people above the threshold", accepted & ~evidence.is_same),
-        ("False rejects", "one person at or below the threshold", ~accepted & evidence.is_same),
+        ("False accepts", "different people above the threshold", accepted & ~stored.is_same),
+        ("False rejects", "one person at or below the threshold", ~accepted & stored.is_same),
     )
     parts = []
     for name, meaning, wrong in kinds:
         cards = [
-            _card(evidence, place, pair)
-            for place, pair in enumerate(evidence.hardest.tolist())
+            _card(stored, place, pair)
+            for place, pair in enumerate(stored.hardest.tolist())
             if wrong[pair]
         ]
         title_line = f"{name} on {said}: {meaning}, {int(wrong.sum()):,} in all"
@@ -60,11 +60,11 @@ def _of_list(run: RunRecord, title: str, evidence: PairEvidence, said: str) -> l
     return parts
 
 
-def _card(evidence: PairEvidence, place: int, pair: int) -> str:
-    left, right = evidence.names[2 * place], evidence.names[2 * place + 1]
-    cosine = float(evidence.cosine[pair])
+def _card(stored: StoredPairs, place: int, pair: int) -> str:
+    left, right = stored.names[2 * place], stored.names[2 * place + 1]
+    cosine = float(stored.cosine[pair])
     angle = float(to_degrees(cosine))
-    faces = jpeg(evidence.pictures[2 * place], left) + jpeg(evidence.pictures[2 * place + 1], right)
+    faces = jpeg(stored.pictures[2 * place], left) + jpeg(stored.pictures[2 * place + 1], right)
     names = " · ".join(escape(_readable(name)) for name in (left, right))
     return (
         f'<li><div class="two">{faces}</div><b>{angle:.1f}° <small>cos {cosine:.3f}</small></b>'

@@ -16,7 +16,6 @@ from sphereface_jax.evaluation.roc import (
     roc_curve,
     tar_at_far,
 )
-from sphereface_jax.reports.evidence import PairEvidence
 from sphereface_jax.reports.plot import (
     DASHES,
     DIFFERENT,
@@ -33,6 +32,7 @@ from sphereface_jax.reports.plot import (
     vertical,
 )
 from sphereface_jax.reports.run_record import RunRecord, Score
+from sphereface_jax.reports.stored import StoredPairs
 
 _FARS = (1e-1, 1e-2, 1e-3)
 _BIN = 2.0
@@ -47,7 +47,7 @@ def threshold_of(run: RunRecord, title: str) -> float:
     That of `sphereface compare` where it was measured on this list, else the best for it.
 
     Args:
-      run: with evidence on the list.
+      run: that has scores of the list.
       title: of the list.
 
     Returns:
@@ -55,8 +55,8 @@ def threshold_of(run: RunRecord, title: str) -> float:
     """
     if run.calibration is not None and run.calibration["pairs"] == title:
         return float(run.calibration["threshold"])
-    evidence = run.pairs[title]
-    return best_accuracy_point(evidence.cosine, evidence.is_same).threshold
+    stored = run.pairs[title]
+    return best_accuracy_point(stored.cosine, stored.is_same).threshold
 
 
 def angle_plots(runs: Sequence[RunRecord], title: str) -> list[Plot]:
@@ -73,8 +73,8 @@ def angle_plots(runs: Sequence[RunRecord], title: str) -> list[Plot]:
 
 
 def _angles(run: RunRecord, title: str, *, alone: bool) -> Plot:
-    evidence = run.pairs[title]
-    angle, same = to_degrees(evidence.cosine), evidence.is_same
+    stored = run.pairs[title]
+    angle, same = to_degrees(stored.cosine), stored.is_same
     boundary = float(to_degrees(threshold_of(run, title)))
     low, high = _BIN * np.floor(angle.min() / _BIN), _BIN * np.ceil(angle.max() / _BIN)
     edges = np.arange(low, max(high, low + _BIN) + _BIN / 2, _BIN)
@@ -125,7 +125,7 @@ def roc_plots(runs: Sequence[RunRecord], title: str) -> list[Plot]:
     """
     curves = _curves(runs, title)
     first_name, first_number, first = curves[0]
-    stored = [
+    thresholds = [
         (run.calibration, number)
         for number, run in enumerate(runs)
         if run.calibration is not None and run.calibration["pairs"] == title
@@ -145,7 +145,7 @@ def roc_plots(runs: Sequence[RunRecord], title: str) -> list[Plot]:
     det.append(
         _points([_probit(error)], [_probit(error)], f"equal error {error:.1%}", first_number)
     )
-    for point, number in stored:
+    for point, number in thresholds:
         where = f"threshold of {runs[number].name}" if len(runs) > 1 else "stored threshold"
         far_here, frr_here = point["false_accept_rate"], point["false_reject_rate"]
         if 0 < far_here < 1:
@@ -212,25 +212,25 @@ def _curves(runs: Sequence[RunRecord], title: str) -> list[tuple[str, int, RocCu
     """Name, tone and curve: of each protocol's scores that differ, or of each run's first."""
     curves = []
     for number, run in enumerate(runs):
-        evidence = run.pairs.get(title)
-        if evidence is None:
+        stored = run.pairs.get(title)
+        if stored is None:
             continue
         if len(runs) > 1:
-            protocol = next(iter(evidence.scores))
+            protocol = next(iter(stored.scores))
             name = f"{run.name}, {protocol}"
-            curves.append((name, number, roc_curve(evidence.scores[protocol], evidence.is_same)))
+            curves.append((name, number, roc_curve(stored.scores[protocol], stored.is_same)))
             continue
-        for place, protocol in enumerate(_distinct(evidence)):
-            curve = roc_curve(evidence.scores[protocol], evidence.is_same)
+        for place, protocol in enumerate(_distinct(stored)):
+            curve = roc_curve(stored.scores[protocol], stored.is_same)
             curves.append((protocol, place, curve))
     return curves
 
 
-def _distinct(evidence: PairEvidence) -> list[str]:
+def _distinct(stored: StoredPairs) -> list[str]:
     """The protocols, without those that score the pairs as an earlier one does."""
     kept: list[str] = []
-    for name, scores in evidence.scores.items():
-        if not any(np.allclose(scores, evidence.scores[other], atol=1e-6) for other in kept):
+    for name, scores in stored.scores.items():
+        if not any(np.allclose(scores, stored.scores[other], atol=1e-6) for other in kept):
             kept.append(name)
     return kept
 

@@ -8,7 +8,6 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from sphereface_jax.reports.evidence import PeopleEvidence, PrototypeEvidence
 from sphereface_jax.reports.plot import (
     Plot,
     axis,
@@ -21,6 +20,7 @@ from sphereface_jax.reports.plot import (
     tone,
 )
 from sphereface_jax.reports.run_record import RunRecord
+from sphereface_jax.reports.stored import StoredPeople, StoredPrototypes
 
 _BALL, _LIFTED = 0.985, 1.012
 
@@ -74,22 +74,22 @@ def _unit(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     return rows / np.where(lengths > 0, lengths, 1.0)
 
 
-def sphere_plot(title: str, evidence: PeopleEvidence) -> Plot | None:
+def sphere_plot(title: str, stored: StoredPeople) -> Plot | None:
     """Some people's embeddings on a sphere that turns.
 
     Args:
       title: of the plot.
-      evidence: of a set of people.
+      stored: of a set of people.
 
     Returns:
       The plot, or None below three dimensions.
     """
-    if evidence.embeddings.shape[1] < 3:
+    if stored.embeddings.shape[1] < 3:
         return None
-    view = project(evidence.embeddings, evidence.prototypes)
+    view = project(stored.embeddings, stored.prototypes)
     traces: list[Any] = [_ball(), *_graticule()]
-    for number, name in enumerate(evidence.shown.tolist()):
-        points = view.points[evidence.shown_index == number]
+    for number, name in enumerate(stored.shown.tolist()):
+        points = view.points[stored.shown_index == number]
         traces.append(_scatter(_LIFTED * points, name, number, size=4.5))
         if len(view.prototypes):
             ray = np.stack([np.zeros(3), 1.18 * view.prototypes[number]])
@@ -111,8 +111,8 @@ def sphere_plot(title: str, evidence: PeopleEvidence) -> Plot | None:
     )
     return Plot(
         title,
-        _sphere_caption(evidence, view),
-        f"Embeddings of {len(evidence.shown)} people on a sphere, a colour a person.",
+        _sphere_caption(stored, view),
+        f"Embeddings of {len(stored.shown)} people on a sphere, a colour a person.",
         figure,
         wide=True,
         spins=True,
@@ -127,8 +127,8 @@ def _best_view(points: NDArray[np.float64]) -> dict[str, float]:
     return {"x": x, "y": y, "z": z}
 
 
-def _sphere_caption(evidence: PeopleEvidence, view: Projection) -> str:
-    dimension = evidence.embeddings.shape[1]
+def _sphere_caption(stored: StoredPeople, view: Projection) -> str:
+    dimension = stored.embeddings.shape[1]
     text = (
         "Each point is an image, each colour a person; tight and far apart is what a margin is "
         "for. Drag to turn."
@@ -206,19 +206,19 @@ def _ray(points: NDArray, name: str, colour: int) -> go.Scatter3d:
     )  # fmt: skip
 
 
-def people_plot(run: RunRecord, title: str, evidence: PeopleEvidence, *, alone: bool) -> Plot:
+def people_plot(run: RunRecord, title: str, stored: StoredPeople, *, alone: bool) -> Plot:
     """How tight each person is against how near the nearest other person is.
 
     Args:
       run: whose people they are.
       title: of the set of people.
-      evidence: of the set.
+      stored: of the set.
       alone: whether the report is of one run.
 
     Returns:
       The plot, one point per person.
     """
-    spread, nearest = evidence.spread, evidence.nearest
+    spread, nearest = stored.spread, stored.nearest
     end = float(max(spread.max(), nearest.max())) * 1.05
     confused = int((spread >= nearest).sum())
     points = go.Scatter(
@@ -229,7 +229,7 @@ def people_plot(run: RunRecord, title: str, evidence: PeopleEvidence, *, alone: 
         marker={"size": 6, "opacity": 0.55, "line": {"width": 0}},
         text=[
             f"{name}<br>nearest: {other}"
-            for name, other in zip(evidence.people, evidence.nearest_name, strict=True)
+            for name, other in zip(stored.people, stored.nearest_name, strict=True)
         ],
         hovertemplate="%{text}<br>spread %{x:.1f}°, to nearest %{y:.1f}°<extra></extra>",
         meta=tone(0),
@@ -283,7 +283,7 @@ def prototype_plot(runs: Sequence[RunRecord]) -> Plot | None:
     )
 
 
-def _pairs(spread: PrototypeEvidence) -> NDArray[np.float64]:
+def _pairs(spread: StoredPrototypes) -> NDArray[np.float64]:
     counts = spread.angles.reshape(-1, 2).sum(axis=1)
     return counts / max(counts.sum(), 1)
 

@@ -5,11 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sphereface_jax.evaluation.results import Numbers
-from sphereface_jax.reports.evidence import (
+from sphereface_jax.reports.stored import (
     LikelihoodEvidence,
-    PairEvidence,
-    PeopleEvidence,
-    PrototypeEvidence,
+    StoredPairs,
+    StoredPeople,
+    StoredPrototypes,
 )
 
 
@@ -65,14 +65,14 @@ class RunRecord:
     imported: Numbers | None = None
     scores: Sequence[Score] = ()
     calibration: Numbers | None = None
-    pairs: Mapping[str, PairEvidence] = dataclasses.field(default_factory=dict)
-    people: Mapping[str, PeopleEvidence] = dataclasses.field(default_factory=dict)
-    training: PeopleEvidence | None = None
-    prototypes: PrototypeEvidence | None = None
+    pairs: Mapping[str, StoredPairs] = dataclasses.field(default_factory=dict)
+    people: Mapping[str, StoredPeople] = dataclasses.field(default_factory=dict)
+    training: StoredPeople | None = None
+    prototypes: StoredPrototypes | None = None
     likelihood: LikelihoodEvidence | None = None
 
     @property
-    def main_people(self) -> tuple[str, PeopleEvidence] | None:
+    def main_people(self) -> tuple[str, StoredPeople] | None:
         """The test with the most images of named people, and its name."""
         if not self.people:
             return None

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from sphereface_jax.data.files import flatten
-from sphereface_jax.reports.evidence import PeopleEvidence
 from sphereface_jax.reports.hard_pairs import hard_pairs
 from sphereface_jax.reports.html import (
     absent,
@@ -26,6 +25,7 @@ from sphereface_jax.reports.plots_evidence import evidence_plots
 from sphereface_jax.reports.plots_geometry import people_plot, prototype_plot, sphere_plot
 from sphereface_jax.reports.plots_training import training_plots
 from sphereface_jax.reports.run_record import RunRecord
+from sphereface_jax.reports.stored import StoredPeople
 from sphereface_jax.reports.summary import last_step, loss_name
 from sphereface_jax.reports.tables import table_of_many, tables_of_one
 
@@ -144,8 +144,8 @@ def sphere(runs: Sequence[RunRecord], *, faces: bool) -> str:
             parts.append(absent(f"The embeddings of {run.name} have too few dimensions for it."))
         sets = {"people it learnt": run.training}
         if run.main_people is not None:
-            name, evidence = run.main_people
-            sets[f"people of {name}"] = evidence
+            name, stored = run.main_people
+            sets[f"people of {name}"] = stored
         of_run = "" if len(runs) == 1 else run.name
         for title, people in sets.items():
             plot = None if people is None else sphere_plot(titled(of_run, title), people)
@@ -168,7 +168,7 @@ def _no_sphere(run: RunRecord) -> str:
     return f"No embeddings were kept yet. {rest} on a folder of named people draws the sphere."
 
 
-def _legend(people: PeopleEvidence, *, faces: bool) -> str:
+def _legend(people: StoredPeople, *, faces: bool) -> str:
     items = []
     for number, name in enumerate(people.shown.tolist()):
         mark = (
@@ -242,9 +242,9 @@ def people(runs: Sequence[RunRecord]) -> str:
     drawn, parts = [], []
     for run in runs:
         if run.main_people is not None:
-            title, evidence = run.main_people
-            drawn.append(people_plot(run, title, evidence, alone=len(runs) == 1))
-            parts.append(_loosest(run, title, evidence, alone=len(runs) == 1))
+            title, stored = run.main_people
+            drawn.append(people_plot(run, title, stored, alone=len(runs) == 1))
+            parts.append(_loosest(run, title, stored, alone=len(runs) == 1))
         if run.training is not None and len(runs) == 1:
             drawn.append(people_plot(run, "the training set", run.training, alone=True))
     prototype = prototype_plot(runs)
@@ -273,14 +273,14 @@ def _no_prototypes(run: RunRecord) -> str:
     return f"The prototypes were not measured yet. Any evaluation does, such as {command}."
 
 
-def _loosest(run: RunRecord, title: str, evidence: PeopleEvidence, *, alone: bool) -> str:
-    order = (evidence.spread - evidence.nearest).argsort()[::-1][:_LOOSEST]
+def _loosest(run: RunRecord, title: str, stored: StoredPeople, *, alone: bool) -> str:
+    order = (stored.spread - stored.nearest).argsort()[::-1][:_LOOSEST]
     rows = [
         [
-            evidence.people[index].replace("_", " "),
-            f"{evidence.spread[index]:.1f}°",
-            f"{evidence.nearest[index]:.1f}°",
-            evidence.nearest_name[index].replace("_", " "),
+            stored.people[index].replace("_", " "),
+            f"{stored.spread[index]:.1f}°",
+            f"{stored.nearest[index]:.1f}°",
+            stored.nearest_name[index].replace("_", " "),
         ]
         for index in order
     ]

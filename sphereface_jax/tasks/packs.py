@@ -14,7 +14,7 @@ from sphereface_jax.data.packs import read_pack
 from sphereface_jax.data.vectors import FaceVectors
 from sphereface_jax.evaluation.pairs import Pairs
 from sphereface_jax.evaluation.verification import allowed_protocols
-from sphereface_jax.tasks.pairs import match_pairs
+from sphereface_jax.tasks.pair_list import match_pairs
 from sphereface_jax.tasks.task import FaceImages, Matched
 
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from sphereface_jax.data.pairs import differ_in_case, go_on
+from sphereface_jax.data.lfw_list import differ_in_case, go_on
 from sphereface_jax.data.source import ImageSequence
 from sphereface_jax.data.text import existing_folder
 from sphereface_jax.data.vectors import FaceVectors

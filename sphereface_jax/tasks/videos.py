@@ -9,7 +9,7 @@ from sphereface_jax.data.images import ImagePaths
 from sphereface_jax.data.vectors import FaceVectors
 from sphereface_jax.data.ytf import find_frames, read_ytf_splits
 from sphereface_jax.evaluation.videos import VIDEO_PROTOCOLS
-from sphereface_jax.tasks.pairs import keep_whole_pairs, number_pairs
+from sphereface_jax.tasks.pair_list import keep_whole_pairs, number_pairs
 from sphereface_jax.tasks.task import (
     FaceImages,
     Matched,

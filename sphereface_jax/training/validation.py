@@ -11,8 +11,8 @@ from jax.experimental.multihost_utils import process_allgather
 
 from sphereface_jax.data.source import FaceSource, ImageView
 from sphereface_jax.embedding import embed, embed_images
+from sphereface_jax.evaluation.draw_pairs import verification_pairs
 from sphereface_jax.evaluation.pairs import Pairs
-from sphereface_jax.evaluation.pairs_sampling import verification_pairs
 from sphereface_jax.evaluation.verification import lfw_authors
 from sphereface_jax.training.config import TrainConfig
 from sphereface_jax.training.input import face_transform

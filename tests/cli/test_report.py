@@ -11,22 +11,22 @@ from command import call, refused
 from report_runs import VIEWS, evaluate_run, train_run, write_test_faces
 from tiny_run import as_flags, tiny_config
 
-from sphereface_jax.commands.evidence import load_evidence, store_evidence
+from sphereface_jax.commands.keep import load_stored, store
 from sphereface_jax.commands.report import read_run
 from sphereface_jax.data.images import decode_image
-from sphereface_jax.reports.evidence import (
-    PairEvidence,
-    PeopleEvidence,
-    Pictures,
-    PrototypeEvidence,
-    people_evidence,
-    prototype_evidence,
-)
 from sphereface_jax.reports.html import escape
 from sphereface_jax.reports.plots_geometry import project
 from sphereface_jax.reports.plots_training import smooth
 from sphereface_jax.reports.report import render_report
 from sphereface_jax.reports.run_record import RunRecord, Score, collect_scores
+from sphereface_jax.reports.stored import (
+    Pictures,
+    StoredPairs,
+    StoredPeople,
+    StoredPrototypes,
+    measure_people,
+    measure_prototypes,
+)
 from sphereface_jax.reports.tables import tables_of_one
 
 PLOTLY = re.compile(r"<script>\s*/\*\*\s*\* plotly\.js.*?</script>", re.S)
@@ -68,7 +68,7 @@ def figure_titles(page: str) -> list[str]:
 def test_people_are_measured_in_degrees() -> None:
     angles = np.radians([0, 20, 90, 90, 200])
     vectors = np.stack([np.cos(angles), np.sin(angles), np.zeros(5)], axis=1) * 3
-    found = people_evidence(vectors, ["a", "a", "b", "b", "c"], title="t", step=7)
+    found = measure_people(vectors, ["a", "a", "b", "b", "c"], title="t", step=7)
     assert found is not None
     assert found.people.tolist() == ["a", "b"]
     np.testing.assert_allclose(found.spread, [10, 0], atol=1e-3)
@@ -78,20 +78,20 @@ def test_people_are_measured_in_degrees() -> None:
     assert found.shown.tolist() == ["a", "b"]
     assert found.shown_index.tolist() == [0, 0, 1, 1]
     np.testing.assert_allclose(np.linalg.norm(found.embeddings, axis=1), 1, atol=1e-3)
-    assert people_evidence(vectors, ["a", "a", "b", "c", "d"], title="t", step=7) is None
-    assert people_evidence(0 * vectors, ["a", "a", "b", "b", "c"], title="t", step=7) is None
+    assert measure_people(vectors, ["a", "a", "b", "c", "d"], title="t", step=7) is None
+    assert measure_people(0 * vectors, ["a", "a", "b", "b", "c"], title="t", step=7) is None
 
 
 def test_prototypes_that_are_orthogonal() -> None:
-    found = prototype_evidence(5 * np.eye(4), step=1)
+    found = measure_prototypes(5 * np.eye(4), step=1)
     assert found is not None
     np.testing.assert_allclose(found.nearest, 90, atol=1e-3)
     assert found.angles[89:91].sum() == found.angles.sum() == 6
-    assert prototype_evidence(np.ones((1, 3)), step=1) is None
+    assert measure_prototypes(np.ones((1, 3)), step=1) is None
 
 
 def test_an_evaluation_keeps_the_hardest_pairs_and_their_faces(evaluated: Path) -> None:
-    evidence = load_evidence(evaluated, PairEvidence, "pairs-*")["pairs-pairs.txt"]
+    evidence = load_stored(evaluated, StoredPairs, "pairs-*")["pairs-pairs.txt"]
     assert len(evidence.cosine) == len(evidence.is_same) == 20
     assert set(evidence.scores) == {
         "lfw_authors", "lfw_insightface", "lfw_facexzoo", "lfw_opensphere"
@@ -106,17 +106,17 @@ def test_an_evaluation_keeps_the_hardest_pairs_and_their_faces(evaluated: Path) 
 
 
 def test_an_evaluation_keeps_people_and_prototypes(evaluated: Path) -> None:
-    people = load_evidence(evaluated, PeopleEvidence, "people-*")
+    people = load_stored(evaluated, StoredPeople, "people-*")
     assert {int(each.num_images) for each in people.values()} == {10 * VIEWS}
     assert all(len(each.shown) == len(each.pictures) == 8 for each in people.values())
-    prototypes = load_evidence(evaluated, PrototypeEvidence, "prototypes")["prototypes"]
+    prototypes = load_stored(evaluated, StoredPrototypes, "prototypes")["prototypes"]
     assert int(prototypes.num_prototypes) == 6
     assert prototypes.angles.sum() == 15
 
 
 def test_evidence_is_never_unpickled_and_a_damaged_file_is_named(tmp_path: Path) -> None:
-    spread = prototype_evidence(np.eye(3), step=1)
-    store_evidence(tmp_path, "../up and away", spread)
+    spread = measure_prototypes(np.eye(3), step=1)
+    store(tmp_path, "../up and away", spread)
     assert [path.name for path in (tmp_path / "evidence").iterdir()] == ["_up_and_away.npz"]
     path = tmp_path / "evidence" / "prototypes.npz"
     for content in (
@@ -124,11 +124,11 @@ def test_evidence_is_never_unpickled_and_a_damaged_file_is_named(tmp_path: Path)
         {"nearest": np.zeros(3)},
     ):
         np.savez(path, **content)
-        with pytest.raises(ValueError, match=r"prototypes\.npz: expected a report's evidence"):
-            load_evidence(tmp_path, PrototypeEvidence, "prototypes")
+        with pytest.raises(ValueError, match=r"prototypes\.npz: expected a report's data"):
+            load_stored(tmp_path, StoredPrototypes, "prototypes")
     path.write_bytes(b"PK\x03\x04 cut")
-    with pytest.raises(ValueError, match=r"prototypes\.npz: expected a report's evidence"):
-        load_evidence(tmp_path, PrototypeEvidence, "prototypes")
+    with pytest.raises(ValueError, match=r"prototypes\.npz: expected a report's data"):
+        load_stored(tmp_path, StoredPrototypes, "prototypes")
 
 
 def test_pictures_come_back_one_by_one() -> None:
@@ -220,7 +220,7 @@ def test_an_evaluated_run_shows_everything(evaluated: Path, faces: Path) -> None
     for name, numbers in scores.items():
         assert f">{name}<" in page
         assert f"{numbers['accuracy_10_fold']:.2%}" in page
-    evidence = load_evidence(evaluated, PairEvidence, "pairs-*")["pairs-pairs.txt"]
+    evidence = load_stored(evaluated, StoredPairs, "pairs-*")["pairs-pairs.txt"]
     threshold = json.loads((evaluated / "calibration.json").read_text())["threshold"]
     wrong = (evidence.cosine > threshold) != evidence.is_same
     shown = re.search(r'<section id="mistakes".*?</section>', page, re.S)
@@ -307,7 +307,7 @@ def test_train_writes_a_report_and_again_once_finished(
     assert call("train", *flags) == 0
     assert str(run / "report.html") in capsys.readouterr().out
     assert "People it learnt" in figure_titles(page_of(run))
-    learnt = load_evidence(run, PeopleEvidence, "training")["training"]
+    learnt = load_stored(run, StoredPeople, "training")["training"]
     assert len(learnt.prototypes) == len(learnt.shown) == 6
     kept = (run / "evidence" / "training.npz").stat().st_mtime_ns
     (run / "report.html").unlink()

@@ -15,7 +15,7 @@ from sphereface_jax.data.finder import (
 )
 from sphereface_jax.data.folder import ImageFolder
 from sphereface_jax.data.images import encode_jpeg, read_image
-from sphereface_jax.data.pairs import find_images
+from sphereface_jax.data.lfw_list import find_images
 
 FACE = make_face(0)
 JPEG = encode_jpeg(FACE)

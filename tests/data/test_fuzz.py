@@ -22,9 +22,9 @@ from sphereface_jax.commands.weight_options import ImportOptions
 from sphereface_jax.data.folder import ImageFolder
 from sphereface_jax.data.images import encode_jpeg, read_image
 from sphereface_jax.data.landmarks import read_landmarks
+from sphereface_jax.data.lfw_list import find_images, read_pairs
 from sphereface_jax.data.open import open_source
 from sphereface_jax.data.packs import read_pack, write_pack
-from sphereface_jax.data.pairs import find_images, read_pairs
 from sphereface_jax.data.record_source import write_records
 from sphereface_jax.data.recordio import write_record_file
 from sphereface_jax.interop.onnx_export import onnx_bytes

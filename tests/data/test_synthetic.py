@@ -20,7 +20,7 @@ from sphereface_jax.data.face_shape import (
     project,
 )
 from sphereface_jax.data.synthetic import SyntheticFaces
-from sphereface_jax.evaluation.pairs_sampling import verification_pairs
+from sphereface_jax.evaluation.draw_pairs import verification_pairs
 
 SMALL = (28, 24)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sphereface_jax.data.pairs import read_groups
+from sphereface_jax.data.lfw_list import read_groups
 from sphereface_jax.evaluation.calibration import TooFewPairsError, far_point
 from sphereface_jax.evaluation.groups import ACROSS, group_errors, pair_groups
 from sphereface_jax.evaluation.likelihood import fit_likelihood

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from faces_on_disk import write_text
 
-from sphereface_jax.data.pairs import find_images, read_pairs
+from sphereface_jax.data.lfw_list import find_images, read_pairs
 
 TWO_FOLDS = """2\t1
 Ann\t1\t4

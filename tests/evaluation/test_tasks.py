@@ -21,7 +21,7 @@ from task_sets import (
 
 from sphereface_jax.data.vectors import FaceVectors, load_vectors
 from sphereface_jax.tasks.ijb import IjbTask
-from sphereface_jax.tasks.pairs import PairsTask
+from sphereface_jax.tasks.pair_list import PairsTask
 from sphereface_jax.tasks.people import PeopleTask
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from experiments.benchmark_lists import draw_people
 from experiments.held_out_people import main
+from sphereface_jax.data.lfw_list import find_images, read_pairs
 from sphereface_jax.data.open import open_source
-from sphereface_jax.data.pairs import find_images, read_pairs
 from sphereface_jax.data.vectors import FaceVectors, save_vectors
 from sphereface_jax.tasks.megaface import MegafaceTask
 from sphereface_jax.tasks.people import PeopleTask

@@ -1,13 +1,13 @@
 """What a report needs beyond the numbers, kept small: scores of pairs, people, prototypes.
 
-An evaluation's JSON says how good a run is, not what to look at. Three kinds of evidence say that.
+An evaluation's JSON says how good a run is, not what to look at. Three kinds of data say that.
 Each is a few plain arrays, made while the embeddings are at hand, and lies in a run's folder as a
-compressed .npz without pickles (`commands/evidence.py`):
+compressed .npz without pickles (`commands/keep.py`):
 
-RUN/evidence/pairs-LIST.npz     PairEvidence of a list of pairs
-RUN/evidence/people-SET.npz     PeopleEvidence of the people of a test
-RUN/evidence/training.npz       PeopleEvidence of some of the people who were learnt
-RUN/evidence/prototypes.npz     PrototypeEvidence
+RUN/evidence/pairs-LIST.npz     StoredPairs of a list of pairs
+RUN/evidence/people-SET.npz     StoredPeople of the people of a test
+RUN/evidence/training.npz       StoredPeople of some of the people who were learnt
+RUN/evidence/prototypes.npz     StoredPrototypes
 RUN/likelihood.npz              LikelihoodEvidence of the pairs behind the run's threshold
 
 Every field of a class is the array of that name; a dictionary of arrays is `FIELD/KEY`. Pictures
@@ -30,7 +30,7 @@ HARDEST = 12
 SPHERE_PEOPLE, SPHERE_IMAGES = 8, 40
 _MOST = 2000
 _BINS = np.arange(0.0, 181.0)
-Evidence = TypeVar("Evidence")
+Stored = TypeVar("Stored")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -61,7 +61,7 @@ class Pictures:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class PairEvidence:
+class StoredPairs:
     """The scores of a list of pairs, and its hardest pairs in pictures.
 
     Attributes:
@@ -87,7 +87,7 @@ class PairEvidence:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class PeopleEvidence:
+class StoredPeople:
     """How tight people are, how near their nearest other is, and some of their embeddings.
 
     Attributes:
@@ -120,7 +120,7 @@ class PeopleEvidence:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class PrototypeEvidence:
+class StoredPrototypes:
     """How a head's prototypes spread over the hypersphere.
 
     Attributes:
@@ -226,7 +226,7 @@ def choose_shown(labels: ArrayLike, count: int = SPHERE_PEOPLE) -> NDArray[np.in
     return values[np.argsort(-counts[counts > 1], kind="stable")[:count]]
 
 
-def people_evidence(
+def measure_people(
     embeddings: NDArray[np.floating],
     people: Sequence[str],
     *,
@@ -234,7 +234,7 @@ def people_evidence(
     step: int,
     prototypes: Mapping[str, NDArray[np.floating]] | None = None,
     pictures: Mapping[str, bytes] | None = None,
-) -> PeopleEvidence | None:
+) -> StoredPeople | None:
     """Measures people, and keeps the embeddings of those with the most images.
 
     Args:
@@ -246,7 +246,7 @@ def people_evidence(
       pictures: JPEG bytes of people; those to show are taken.
 
     Returns:
-      The evidence, or None where there are not two people with two images each, or where an
+      The measures, or None where there are not two people with two images each, or where an
       embedding is zero, NaN or infinite and so has no direction.
     """
     if not (np.isfinite(embeddings).all() and embeddings.any(axis=1).all()):
@@ -269,7 +269,7 @@ def people_evidence(
     known = [learnt[name] for name in names[shown] if name in learnt]
     own = unit_rows(np.array(known)) if len(known) == len(shown) else np.empty((0, unit.shape[1]))
     faces = [(pictures or {}).get(name, b"") for name in names[shown]]
-    return PeopleEvidence(
+    return StoredPeople(
         title=np.array(title),
         step=np.array(step),
         num_images=np.array(len(unit)),
@@ -285,7 +285,7 @@ def people_evidence(
     )
 
 
-def prototype_evidence(prototypes: NDArray[np.floating], *, step: int) -> PrototypeEvidence | None:
+def measure_prototypes(prototypes: NDArray[np.floating], *, step: int) -> StoredPrototypes | None:
     """Measures how prototypes lie to each other.
 
     Args:
@@ -293,7 +293,7 @@ def prototype_evidence(prototypes: NDArray[np.floating], *, step: int) -> Protot
       step: of the weights.
 
     Returns:
-      The evidence, or None where there is one prototype only.
+      The measures, or None where there is one prototype only.
     """
     count, dimension = prototypes.shape
     if count < 2:
@@ -310,7 +310,7 @@ def prototype_evidence(prototypes: NDArray[np.floating], *, step: int) -> Protot
     ).by_probe[:, 0]
     pairs = np.triu_indices(len(unit), k=1)
     angles, _ = np.histogram(to_degrees((unit @ unit.T)[pairs]), _BINS)
-    return PrototypeEvidence(
+    return StoredPrototypes(
         step=np.array(step),
         num_prototypes=np.array(count),
         dimension=np.array(dimension),
@@ -319,11 +319,11 @@ def prototype_evidence(prototypes: NDArray[np.floating], *, step: int) -> Protot
     )
 
 
-def to_arrays(evidence: Any) -> dict[str, NDArray]:
-    """The arrays of any kind of evidence, as they are stored."""
+def to_arrays(stored: Any) -> dict[str, NDArray]:
+    """The arrays of any class of this module, as they are stored."""
     arrays: dict[str, NDArray] = {}
-    for field in dataclasses.fields(evidence):
-        value = getattr(evidence, field.name)
+    for field in dataclasses.fields(stored):
+        value = getattr(stored, field.name)
         if isinstance(value, Pictures):
             arrays |= {"pictures/content": value.content, "pictures/ends": value.ends}
         elif isinstance(value, Mapping):
@@ -333,8 +333,8 @@ def to_arrays(evidence: Any) -> dict[str, NDArray]:
     return arrays
 
 
-def from_arrays(cls: type[Evidence], arrays: Mapping[str, NDArray]) -> Evidence:
-    """The evidence whose arrays these are.
+def from_arrays(cls: type[Stored], arrays: Mapping[str, NDArray]) -> Stored:
+    """The object whose arrays these are.
 
     Args:
       cls: a dataclass of this module.

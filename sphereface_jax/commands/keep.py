@@ -1,6 +1,6 @@
-"""A run's evidence for its report: made while embeddings are at hand, kept in RUN/evidence.
+"""What a run keeps for its report: made while embeddings are at hand, stored in RUN/evidence.
 
-`reports/evidence.py` says what the files hold. They are derived: the next evaluation writes them
+`reports/stored.py` says what the files hold. They are derived: the next evaluation writes them
 anew, and a run without them has a report that says what is missing.
 """
 
@@ -20,16 +20,16 @@ from sphereface_jax.data.source import FaceSource, ImageSequence
 from sphereface_jax.data.vectors import FaceVectors, identity_of
 from sphereface_jax.evaluation.pairs import Pairs, paired_cosines
 from sphereface_jax.evaluation.verification import VerificationResult
-from sphereface_jax.reports.evidence import (
+from sphereface_jax.reports.stored import (
     SPHERE_PEOPLE,
-    PairEvidence,
-    PeopleEvidence,
     Pictures,
+    StoredPairs,
+    StoredPeople,
     choose_shown,
     from_arrays,
     hardest_pairs,
-    people_evidence,
-    prototype_evidence,
+    measure_people,
+    measure_prototypes,
     to_arrays,
 )
 from sphereface_jax.training.config import TrainConfig
@@ -40,42 +40,42 @@ if TYPE_CHECKING:
 PICTURE_SIDE = 96
 TRAINING_PEOPLE, TRAINING_IMAGES = 64, 20
 TRAINING, PROTOTYPES = "training", "prototypes"
-Evidence = TypeVar("Evidence")
+Stored = TypeVar("Stored")
 
 
-def store_evidence(run: Path, name: str, evidence: object) -> None:
-    """Writes one kind of evidence of a run, in place of an earlier one of that name.
+def store(run: Path, name: str, stored: object) -> None:
+    """Writes data for the report of a run, in place of earlier ones of that name.
 
     Args:
       run: the run's folder.
-      name: of the evidence; the file is called by it.
-      evidence: a dataclass of `reports.evidence`.
+      name: of the data; the file is called by it.
+      stored: a dataclass of `reports.stored`.
     """
-    write_arrays(run / "evidence" / f"{file_name(name)}.npz", evidence)
+    write_arrays(run / "evidence" / f"{file_name(name)}.npz", stored)
 
 
-def write_arrays(path: Path, evidence: object) -> None:
-    """Writes one kind of evidence as an .npz file, in place of any that is there.
+def write_arrays(path: Path, stored: object) -> None:
+    """Writes data for a report as an .npz file, in place of any that is there.
 
     Args:
       path: the file.
-      evidence: a dataclass of `reports.evidence`.
+      stored: a dataclass of `reports.stored`.
     """
-    arrays: dict[str, Any] = to_arrays(evidence)
+    arrays: dict[str, Any] = to_arrays(stored)
     with atomic_file(path) as file:
         np.savez_compressed(file, **arrays)
 
 
-def load_evidence(run: Path, cls: type[Evidence], pattern: str) -> dict[str, Evidence]:
-    """Reads the evidence of a run whose names fit a pattern; nothing is unpickled.
+def load_stored(run: Path, cls: type[Stored], pattern: str) -> dict[str, Stored]:
+    """Reads the data of a run whose names fit a pattern; nothing is unpickled.
 
     Args:
       run: the run's folder.
-      cls: the kind of evidence.
+      cls: a dataclass of `reports.stored`.
       pattern: of names, such as `pairs-*`.
 
     Returns:
-      The evidence by name, sorted.
+      The data by name, sorted.
 
     Raises:
       ValueError: a file is damaged or something else; it is named.
@@ -86,15 +86,15 @@ def load_evidence(run: Path, cls: type[Evidence], pattern: str) -> dict[str, Evi
     }
 
 
-def read_arrays(path: Path, cls: type[Evidence]) -> Evidence:
-    """Reads one .npz file of a kind of evidence; nothing is unpickled.
+def read_arrays(path: Path, cls: type[Stored]) -> Stored:
+    """Reads one .npz file of data for a report; nothing is unpickled.
 
     Args:
       path: the file.
-      cls: the kind of evidence, a dataclass of `reports.evidence`.
+      cls: a dataclass of `reports.stored`.
 
     Returns:
-      The evidence.
+      The data.
 
     Raises:
       ValueError: the file is damaged or something else; it is named.
@@ -111,7 +111,7 @@ def read_arrays(path: Path, cls: type[Evidence]) -> Evidence:
         zipfile.BadZipFile,
     ) as error:
         raise ValueError(
-            f"{path}: expected a report's evidence, got {error}; delete it, and the next "
+            f"{path}: expected a report's data, got {error}; delete it, and the next "
             "`sphereface evaluate` writes it again"
         ) from error
 
@@ -145,7 +145,7 @@ def keep_pairs(
         hardest = hardest_pairs(cosine, pairs.is_same)
         rows = np.stack([pairs.left[hardest], pairs.right[hardest]], axis=1).ravel()
         names = [vectors.paths[row] for row in rows.tolist()]
-    evidence = PairEvidence(
+    stored = StoredPairs(
         title=np.array(title),
         step=np.array(step),
         is_same=pairs.is_same,
@@ -155,7 +155,7 @@ def keep_pairs(
         names=np.array(names, dtype=str),
         pictures=take_pictures(names, images or {}),
     )
-    store_evidence(run, f"pairs-{title}", evidence)
+    store(run, f"pairs-{title}", stored)
 
 
 def keep_people(
@@ -185,17 +185,17 @@ def keep_people(
         pictures = take_pictures([first_path[name]], images or {})
         if len(pictures):
             faces[name] = pictures[0]
-    evidence = people_evidence(vectors.embeddings, people, title=title, step=step, pictures=faces)
-    if evidence is not None:
-        store_evidence(run, f"people-{title}", evidence)
+    stored = measure_people(vectors.embeddings, people, title=title, step=step, pictures=faces)
+    if stored is not None:
+        store(run, f"people-{title}", stored)
 
 
 def keep_prototypes(run: "SavedRun") -> None:
     """Keeps how the prototypes of a run spread, where it has any."""
     prototypes = np.asarray(run.prototypes[: run.num_classes])
-    evidence = prototype_evidence(prototypes.reshape(-1, prototypes.shape[-1]), step=run.step)
-    if evidence is not None:
-        store_evidence(run.path, PROTOTYPES, evidence)
+    stored = measure_prototypes(prototypes.reshape(-1, prototypes.shape[-1]), step=run.step)
+    if stored is not None:
+        store(run.path, PROTOTYPES, stored)
 
 
 def keep_training(config: TrainConfig, console: Console) -> None:
@@ -213,7 +213,7 @@ def keep_training(config: TrainConfig, console: Console) -> None:
 
     embedder = FaceEmbedder.from_run(config.out.expanduser())
     run = embedder.run
-    kept = load_evidence(run.path, PeopleEvidence, TRAINING).values()
+    kept = load_stored(run.path, StoredPeople, TRAINING).values()
     if [int(each.step) for each in kept] == [run.step]:
         return
     source, _ = open_training_data(config)
@@ -223,7 +223,7 @@ def keep_training(config: TrainConfig, console: Console) -> None:
         return
     with counting(console, "embedding for the report", "images", len(images)) as advance:
         embeddings, _ = embedder.embed_source(GivenImages(images), advance=advance)
-    evidence = people_evidence(
+    stored = measure_people(
         embeddings,
         [source.identities[label] for label in labels],
         title="training",
@@ -234,8 +234,8 @@ def keep_training(config: TrainConfig, console: Console) -> None:
             for label in set(labels).intersection(chosen[:SPHERE_PEOPLE].tolist())
         },
     )
-    if evidence is not None:
-        store_evidence(run.path, TRAINING, evidence)
+    if stored is not None:
+        store(run.path, TRAINING, stored)
     keep_prototypes(run)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from sphereface_jax.data.finder import walk_images
 from sphereface_jax.data.images import ImagePaths
-from sphereface_jax.data.pairs import NamedPairs, find_images, read_pairs
+from sphereface_jax.data.lfw_list import NamedPairs, find_images, read_pairs
 from sphereface_jax.data.vectors import FaceVectors, identity_of, path_ending
 from sphereface_jax.evaluation.calibration import OperatingPoint, best_accuracy_point, far_point
 from sphereface_jax.evaluation.pairs import Pairs, paired_cosines
