@@ -84,45 +84,26 @@ def counting(
     Yields:
       The function that counts things done; it is given how many since the last call.
     """
-    if not console.is_terminal:
-        yield _Lines(console, description, unit, total, every, clock)
+    if console.is_terminal:
+        with progress_bar(console, unit) as progress:
+            task = progress.add_task(description, total=total)
+            yield lambda count: progress.advance(task, count)
         return
-    with progress_bar(console, unit) as progress:
-        task = progress.add_task(description, total=total)
-        yield lambda count: progress.advance(task, count)
+    done, start = 0, clock()
+    due = start + every
 
-
-class _Lines:
-    """Counts, and prints how far it has come once in a while; a short job prints nothing."""
-
-    def __init__(
-        self,
-        console: Console,
-        description: str,
-        unit: str,
-        total: int,
-        every: float,
-        clock: Callable[[], float],
-    ):
-        self._console, self._what = console, (description, unit, total)
-        self._every, self._clock = every, clock
-        self._done, self._start = 0, clock()
-        self._due = self._start + every
-
-    def __call__(self, count: int) -> None:
-        """Counts `count` things more."""
-        self._done += count
-        now = self._clock()
-        if now < self._due or not self._done:
+    def advance(count: int) -> None:
+        nonlocal done, due
+        done += count
+        now = clock()
+        if now < due or not done:
             return
-        self._due = now + self._every
-        description, unit, total = self._what
-        speed = self._done / (now - self._start)
-        left = datetime.timedelta(seconds=round(max(total - self._done, 0) / speed))
-        say(
-            self._console,
-            f"{description}: {self._done:,} of {total:,} {unit}, {speed:,.1f}/s, {left} left",
-        )
+        due = now + every
+        speed = done / (now - start)
+        left = datetime.timedelta(seconds=round(max(total - done, 0) / speed))
+        say(console, f"{description}: {done:,} of {total:,} {unit}, {speed:,.1f}/s, {left} left")
+
+    yield advance
 
 
 def show_anywhere() -> None:

@@ -1,7 +1,6 @@
 """What `sphereface evaluate` does: a benchmark's images to vectors, protocols, a table and JSON."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -356,16 +355,15 @@ def _print(scored: Sequence[Scored], protocols: dict[str, Any], console: Console
 def _search_bar(console: Console) -> Iterator[Progress]:
     """Yields what shows a bar, from its first call on, of comparisons done out of all."""
     with ExitStack() as stack:
-
-        @functools.cache
-        def advance(total: int) -> Callable[[int], None]:
-            return stack.enter_context(counting(console, "searching", "comparisons", total))
-
+        advance: Callable[[int], None] | None = None
         shown = 0
 
         def show(done: int, total: int) -> None:
-            nonlocal shown
-            advance(total)(done - shown)
+            nonlocal advance, shown
+            if advance is None:
+                bar = counting(console, "searching", "comparisons", total)
+                advance = stack.enter_context(bar)
+            advance(done - shown)
             shown = done
 
         yield show

@@ -6,7 +6,6 @@ takes a run takes this one, and `sphereface train --init-from RUN` goes on from 
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from sphereface_jax.commands.import_onnx import FoundNetwork, read_network
 from sphereface_jax.commands.weight_options import ImportOptions
 from sphereface_jax.compilation import run_arithmetic
 from sphereface_jax.data.files import atomic_folder, write_json
-from sphereface_jax.interop.sources import OF_FAMILIES, source_of
+from sphereface_jax.interop.sources import OF_FAMILIES, Source, source_of
 from sphereface_jax.interop.tensor_files import read_tensors, split_key, without_wrappers
 from sphereface_jax.interop.weights import family_of, load_state_dict
 from sphereface_jax.models import MODELS
@@ -39,6 +38,9 @@ from sphereface_jax.training.model_card import write_model_card
 from sphereface_jax.training.objective import Objective
 from sphereface_jax.training.state import make_model, padded_classes
 from sphereface_jax.training.trainer import make_init
+
+_PIXELS = ("image_size", "color_order", "pixel_mean", "pixel_divisor")
+_MODEL = ("embedding_dim", "channels", "folded")
 
 
 @run_arithmetic()
@@ -86,7 +88,8 @@ def import_weights(options: ImportOptions, *, console: Console) -> None:
 def _read_network(options: ImportOptions) -> FoundNetwork:
     """Reads a file of tensors as the network that the options name."""
     tensors, dropped = _read(options.weights)
-    options, family = _of_family(options, tensors)
+    family = family_of(nnx.eval_shape(lambda: MODELS[options.arch](rngs=nnx.Rngs(0))), tensors)
+    options = _filled(options, source_of(options.arch, family))
     config = _config(options)
     class_weights = _class_weights(options, tensors)
     model = nnx.eval_shape(
@@ -119,63 +122,32 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
         raise ValueError(f"{path}: {error}") from None
 
 
-def _of_family(
-    options: ImportOptions, tensors: Mapping[str, np.ndarray]
-) -> tuple[ImportOptions, str]:
-    """Recognises the family of a file's names, and takes the preprocessing that goes with it."""
-    model = nnx.eval_shape(lambda: MODELS[options.arch](rngs=nnx.Rngs(0)))
-    family = family_of(model, tensors)
-    if family not in OF_FAMILIES:
-        return options, family
-    source = OF_FAMILIES[family]
-    fields = ("image_size", "color_order", "pixel_mean", "pixel_divisor", "embedding_dim")
-    open_ = [name for name in fields if getattr(options, name) is None]
-    return dataclasses.replace(options, **{name: getattr(source, name) for name in open_}), family
+def _filled(options: ImportOptions, source: Source) -> ImportOptions:
+    """Takes what the options leave open from where the network comes from."""
+    names = (*_PIXELS, "embedding_dim")
+    open_ = {name: getattr(source, name) for name in names if getattr(options, name) is None}
+    return dataclasses.replace(options, **open_)
 
 
 def _of_folder(options: ImportOptions) -> ImportOptions:
     """Takes what a folder in Hugging Face's layout says of its network."""
     config, _ = pretrained_config(options.weights)
-    model, data = config.model, config.data
-    return dataclasses.replace(
-        options,
-        weights=options.weights / WEIGHTS,
-        arch=model.name,
-        embedding_dim=model.embedding_dim,
-        channels=model.channels,
-        folded=model.folded,
-        image_size=data.image_size,
-        color_order=data.color_order,
-        pixel_mean=data.pixel_mean,
-        pixel_divisor=data.pixel_divisor,
-    )
+    said = {name: getattr(config.data, name) for name in _PIXELS}
+    said |= {name: getattr(config.model, name) for name in _MODEL}
+    weights = options.weights / WEIGHTS
+    return dataclasses.replace(options, weights=weights, arch=config.model.name, **said)
 
 
 def _config(options: ImportOptions) -> TrainConfig:
     """Returns the config of the run: its network and its preprocessing."""
-    source = source_of(options.arch)
-    data = DataConfig(
-        train="unknown",
-        image_size=options.image_size or source.image_size,
-        color_order=options.color_order or source.color_order,
-        pixel_mean=source.pixel_mean if options.pixel_mean is None else options.pixel_mean,
-        pixel_divisor=(
-            source.pixel_divisor if options.pixel_divisor is None else options.pixel_divisor
-        ),
-        license=options.license,
+    pixels, model = (
+        {name: getattr(options, name) for name in names} for names in (_PIXELS, _MODEL)
     )
-    model = ModelConfig(
-        name=options.arch,
-        embedding_dim=_embedding_dim(options),
-        channels=options.channels,
-        folded=options.folded,
+    return TrainConfig(
+        out=options.out,
+        data=DataConfig(train="unknown", license=options.license, **pixels),
+        model=ModelConfig(name=options.arch, **model),
     )
-    return TrainConfig(out=options.out, data=data, model=model)
-
-
-def _embedding_dim(options: ImportOptions) -> int:
-    given = options.embedding_dim
-    return source_of(options.arch).embedding_dim if given is None else given
 
 
 def _describe(
@@ -218,7 +190,7 @@ def _class_weights(options: ImportOptions, tensors: dict[str, np.ndarray]) -> np
 def _by_class(
     options: ImportOptions, matrix: np.ndarray, name: str, *, features_first: bool
 ) -> np.ndarray:
-    dim = _embedding_dim(options)
+    dim = options.embedding_dim
     if matrix.shape == (dim, dim) and not features_first:
         raise ValueError(
             f"--class-weights: {name} is {dim}×{dim}, and either side may be the classes; save it "

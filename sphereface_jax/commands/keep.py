@@ -106,7 +106,7 @@ def read_arrays(path: Path, cls: type[Stored]) -> Stored:
         ValueError,
         OSError,
         EOFError,
-        KeyError,
+        TypeError,
         AttributeError,
         zipfile.BadZipFile,
     ) as error:

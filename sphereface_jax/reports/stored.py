@@ -344,21 +344,17 @@ def from_arrays(cls: type[Stored], arrays: Mapping[str, NDArray]) -> Stored:
       One of that class.
 
     Raises:
-      KeyError: one is missing; its name is the error's.
+      TypeError: one is missing, or one too many is there; the message names it.
     """
     values: dict[str, Any] = {}
-    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
-        if field.name == "pictures":
-            values["pictures"] = Pictures(arrays["pictures/content"], arrays["pictures/ends"])
-        elif field.name == "scores":
-            names = (name.partition("/") for name in arrays)
-            values["scores"] = {
-                key: arrays[f"scores/{key}"]
-                for field_name, _, key in names
-                if field_name == "scores"
-            }
+    for name, array in arrays.items():
+        field, _, key = name.partition("/")
+        if key:
+            values.setdefault(field, {})[key] = array
         else:
-            values[field.name] = arrays[field.name]
+            values[field] = array
+    if "pictures" in values:
+        values["pictures"] = Pictures(**values["pictures"])
     return cls(**values)
 
 
