@@ -28,7 +28,15 @@ class StoredVectors:
         self.vectors = read_megaface_features(path) if path.is_dir() else load_vectors(path)
 
     def vectors_for(self, tasks: Sequence[Task], *, allow_missing: bool) -> list[FaceVectors]:
-        """Returns the file's vectors; what they lack a task finds when it matches them."""
+        """Returns the file's vectors; what they lack a task finds when it matches them.
+
+        Args:
+          tasks: what they are for.
+          allow_missing: of no effect.
+
+        Returns:
+          The same for each task.
+        """
         del allow_missing
         return [self.vectors] * len(tasks)
 
@@ -58,6 +66,13 @@ class RunVectors:
 
     def vectors_for(self, tasks: Sequence[Task], *, allow_missing: bool) -> list[FaceVectors]:
         """Embeds the images of each task, once if they are among another's.
+
+        Args:
+          tasks: what the vectors are for.
+          allow_missing: whether images may be missing.
+
+        Returns:
+          One per task, of all its images that there are.
 
         Raises:
           FileNotFoundError: a folder or an image is missing.

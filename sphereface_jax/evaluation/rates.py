@@ -14,6 +14,7 @@ References:
   counts estimated from survey data, Survey Methodology 1998.
 """
 
+import bisect
 import dataclasses
 import math
 
@@ -264,15 +265,13 @@ class Strangers:
                 f"{needed:,} searches, got {people:,}; calibrate on more people, or allow more "
                 "false hits"
             )
-        candidates = np.unique(self.highest)
-        low, high = 0, len(candidates) - 1
-        while low < high:  # the rate falls as the threshold rises, to 0 at the highest score
-            middle = (low + high) // 2
-            if self.false_hits(float(candidates[middle]), gallery_size).rate <= false_hit_rate:
-                high = middle
-            else:
-                low = middle + 1
-        return float(candidates[low])
+        candidates = np.unique(self.highest).tolist()
+
+        def is_rare(threshold: float) -> bool:
+            return self.false_hits(threshold, gallery_size).rate <= false_hit_rate
+
+        # The rate falls as the threshold rises, to 0 at the highest score.
+        return candidates[bisect.bisect_left(candidates, True, hi=len(candidates) - 1, key=is_rare)]
 
 
 def compare_strangers(

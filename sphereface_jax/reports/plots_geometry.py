@@ -166,8 +166,8 @@ def _graticule() -> list[go.Scatter3d]:
         ring = np.cos(height) * np.cos(circle), np.cos(height) * np.sin(circle)
         rings.append(np.stack([*ring, np.full(len(circle), np.sin(height))], axis=1))
     for turn in np.radians(np.arange(0, 180, 30)):
-        flat = np.stack([np.cos(circle), np.zeros(len(circle)), np.sin(circle)], axis=1)
-        rings.append(flat @ _about_z(turn).T)
+        ring = np.cos(circle) * np.cos(turn), np.cos(circle) * np.sin(turn)
+        rings.append(np.stack([*ring, np.sin(circle)], axis=1))
     gap = np.full((1, 3), np.nan)
     path = np.concatenate([part for ring in rings for part in (ring, gap)])
     return [
@@ -181,12 +181,6 @@ def _graticule() -> list[go.Scatter3d]:
             meta=tone("grid"),
         )
     ]
-
-
-def _about_z(turn: float) -> NDArray[np.float64]:
-    return np.array(
-        [[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1.0]]
-    )
 
 
 def _scatter(points: NDArray, name: str, colour: int, *, size: float) -> go.Scatter3d:

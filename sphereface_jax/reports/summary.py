@@ -38,11 +38,10 @@ def subtitle(runs: Sequence[RunRecord]) -> str:
     if run.prototypes is not None and not has_subcenters:
         classes = f" of {int(run.prototypes.num_prototypes):,} people"
     data = config["data"]["train"]
-    faces = "synthetic faces" if data == "synthetic" else f"the faces{classes} in {data}"
-    if data == "synthetic":
-        faces += classes
-    steps = f"{last_step(run):,} of {config['steps']:,} steps" * (not run.finished)
-    done = steps or f"{config['steps']:,} steps"
+    faces = f"synthetic faces{classes}" if data == "synthetic" else f"the faces{classes} in {data}"
+    done = f"{config['steps']:,} steps"
+    if not run.finished:
+        done = f"{last_step(run):,} of {done}"
     return (
         f"{model['name']} trained with {loss_name(config)} on {faces}: {done} of "
         f"{config['batch_size']} images."
