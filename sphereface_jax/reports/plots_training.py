@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d
 
 from sphereface_jax.reports.plot import Plot, axis, line, make_figure
 from sphereface_jax.reports.run_record import Numbers, RunRecord
@@ -109,7 +110,8 @@ def _panel(panel: _Panel, runs: Sequence[RunRecord]) -> Plot | None:
     if panel.key == "loss":
         traces += _guessing(runs)
     y_axis: dict[str, Any] = axis(panel.unit)
-    if panel.log or (panel.key == "learning_rate" and _drops(runs)):
+    drops = all(run.config["optimizer"]["schedule"] == "step" for run in runs)
+    if panel.log or (panel.key == "learning_rate" and drops):
         y_axis |= {"type": "log", "tickformat": "~g"}
         if min(map(_decades, traces)) > 1.5:
             y_axis["dtick"] = 1
@@ -135,11 +137,11 @@ def smooth(values: NDArray[np.float64]) -> NDArray[np.float64]:
       [1.0, 1.0, 1.0]
     """
     width = max(1.0, _SMOOTHING * len(values))
-    reach = min(int(3 * width), len(values) - 1)
-    bell = np.exp(-0.5 * np.square(np.arange(-reach, reach + 1) / width))
-    inside = slice(reach, reach + len(values))
-    weights = np.convolve(np.ones(len(values)), bell)[inside]
-    return np.convolve(values, bell)[inside] / weights
+    sums, weights = (
+        gaussian_filter1d(each, width, mode="constant", truncate=3)
+        for each in (values, np.ones(len(values)))
+    )
+    return sums / weights
 
 
 def _column(records: Sequence[Numbers], key: str) -> tuple[NDArray, NDArray]:
@@ -171,10 +173,6 @@ def _guessing(runs: Sequence[RunRecord]) -> list[Any]:
     chance = math.log(classes)
     dotted = {"dash": "dot", "width": 1.5}
     return [line([0, last], [chance] * 2, f"guessing: ln {classes:,}", "soft", line=dotted)]
-
-
-def _drops(runs: Sequence[RunRecord]) -> bool:
-    return all(run.config["optimizer"]["schedule"] == "step" for run in runs)
 
 
 def _validation(runs: Sequence[RunRecord]) -> Plot | None:
