@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sphereface_jax._checks import require
-from sphereface_jax.evaluation.impostors import highest_impostors
+from sphereface_jax.evaluation.impostors import nearest_other
 from sphereface_jax.evaluation.pairs import check_embeddings, to_degrees, unit_rows
 from sphereface_jax.evaluation.pooling import group_means
 from sphereface_jax.evaluation.results import Result
@@ -190,16 +190,7 @@ def prototype_spread(prototypes: ArrayLike) -> PrototypeSpread:
     """
     rows = check_embeddings("prototypes", prototypes, num_rows=2)
     unit = unit_rows(rows)
-    themselves = np.arange(len(unit))
-    nearest = highest_impostors(
-        unit,
-        unit,
-        probe_identities=themselves,
-        other_identities=themselves,
-        by_probe=1,
-        overall=0,
-    ).by_probe[:, 0]
-    angles = to_degrees(nearest)
+    angles = to_degrees(nearest_other(unit, unit, np.arange(len(unit))))
     # Of all ordered pairs: |Σ u|² is the sum of all cosines, C of which are 1.
     count = len(unit)
     total = float(np.square(unit.sum(axis=0)).sum())

@@ -102,6 +102,28 @@ def highest_impostors(
     return HighestImpostors(np.sort(highest)[:, ::-1], np.sort(tail)[::-1], num_scores)
 
 
+def nearest_other(
+    rows: NDArray[np.floating], others: NDArray[np.floating], place: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """The highest cosine of each row with any of the others but itself.
+
+    Args:
+      rows: [P, D], of any length.
+      others: [N, D].
+      place: [P], where each row is among the others.
+
+    Returns:
+      Cosines [P].
+
+    Raises:
+      ValueError: as `highest_impostors`.
+    """
+    return highest_impostors(
+        rows, others, probe_identities=place, other_identities=np.arange(len(others)),
+        by_probe=1, overall=0,
+    ).by_probe[:, 0]  # fmt: skip
+
+
 def merge_impostors(first: HighestImpostors, second: HighestImpostors) -> HighestImpostors:
     """The highest scores of the same probes with two sets of others.
 

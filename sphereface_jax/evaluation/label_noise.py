@@ -210,16 +210,9 @@ def find_noise(
         )
     findings = []
     for row in np.flatnonzero(is_wrong | is_far).tolist():
-        belief_here = float(belief[row] if is_wrong[row] else far_belief[row])
-        found = Finding(
-            "drop",
-            int(labels[row]),
-            -1,
-            (row,),
-            belief_here,
-            float(own[row]),
-            float(other_cosine[row]),
-        )
+        sure = float(belief[row] if is_wrong[row] else far_belief[row])
+        cosines = float(own[row]), float(other_cosine[row])
+        found = Finding("drop", int(labels[row]), -1, (row,), sure, *cosines)
         if is_home[row]:
             target = int(other_class[row])
             members = np.flatnonzero(joined == target)

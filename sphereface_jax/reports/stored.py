@@ -21,7 +21,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sphereface_jax.evaluation.impostors import highest_impostors
+from sphereface_jax.evaluation.impostors import nearest_other
 from sphereface_jax.evaluation.pairs import to_degrees, unit_rows
 from sphereface_jax.evaluation.pooling import group_means
 from sphereface_jax.evaluation.search import ReferenceIndex
@@ -300,14 +300,7 @@ def measure_prototypes(prototypes: NDArray[np.floating], *, step: int) -> Stored
         return None
     taken = _at_most(np.arange(count))
     unit = unit_rows(prototypes[taken])
-    nearest = highest_impostors(
-        unit,
-        prototypes,
-        probe_identities=taken,
-        other_identities=np.arange(count),
-        by_probe=1,
-        overall=0,
-    ).by_probe[:, 0]
+    nearest = nearest_other(unit, prototypes, taken)
     pairs = np.triu_indices(len(unit), k=1)
     angles, _ = np.histogram(to_degrees((unit @ unit.T)[pairs]), _BINS)
     return StoredPrototypes(
