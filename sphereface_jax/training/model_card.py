@@ -149,7 +149,8 @@ def _results(run: Path) -> Iterator[str]:
 def _headlines(numbers: dict[str, Any]) -> Iterator[str]:
     """Yields what a protocol of any kind measured, in a few words each."""
     for heading, text in result_cells(numbers).items():
-        if text not in ("", "–"):
+        # A protocol's own threshold is not the run's, which the card names below.
+        if text not in ("", "–") and heading != "threshold":
             yield f"{heading} {text}".replace("\n", " ")
     for name, count in numbers.items():
         if name.endswith("_left_out") and count:
