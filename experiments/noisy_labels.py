@@ -446,7 +446,7 @@ def real(study: Study, options: NoisyOptions) -> dict[str, Any]:
     vectors, truth = stored.embeddings[rows], faces.truth
     found: dict[str, Any] = {"by vectors": planted(vectors, truth, options.seeds)}
     natural = flagged(look(vectors, truth))
-    for rate in (0.2, 0.4) if options.own else ():
+    for rate in (0.2,) if options.own else ():
         labels = flipped(truth, rate, 0)
         run, _ = study.learn(f"real_{rate:g}", faces, labels)
         own = look(embedded(run, ImageFolder(faces.folder)), labels)

@@ -43,7 +43,7 @@ SURE = 0.5
 
 _PAIRS, _BLOCK, _MULTIPLE = 200_000, 4096, 256
 _SMALLEST_PART, _QUARTER, _COPY, _CELLS, _HOME = 0.1, 0.25, 1 - 1e-5, 4096, 0.9
-_ROUNDS = 200
+_ROUNDS, _TAIL = 200, 0.49
 
 
 class Finding(NamedTuple):
@@ -572,8 +572,9 @@ def learnt_by_heart(
     than what the network has seen: an empirical null in place of the theoretical one (Efron, 2004).
     The observed values are fitted by two normal densities, the upper with a width of its own on
     either side, by expectation and maximisation from the planted values on, which count as one
-    observation. The planted ones take mean and deviation of the lower, at most half way to the
-    upper's mode, and at most twice or half as wide.
+    observation. The planted ones take mean and deviation of the lower, at most twice or half as
+    wide. A lower one that comes half way to the upper's mode is but the tail of that, as in a clean
+    set; then they stay.
 
     Args:
       observed: [N].
@@ -619,6 +620,8 @@ def learnt_by_heart(
         mode = float(values[np.searchsorted(total, total[-1] * left / (left + right))])
         if abs(low - before) < 1e-7:
             break
+    if low > mean + _TAIL * (mode - mean):
+        return np.asarray(planted, np.float64)
     return np.asarray((planted - mean) * (width / deviation) + low, np.float64)
 
 
@@ -736,7 +739,7 @@ def _wrong_by_gap(
     # Under another name, what was the own identity is one of the others.
     drawn = _drawn_cosines(unit, cores, labels, other_class, rng)
     planted = drawn - np.fmax(other_cosine, own)
-    return _decide(gap, planted[known], known, confidence)
+    return _decide(gap, learnt_by_heart(gap[known], planted[known]), known, confidence)
 
 
 def _wrong_by_own(
@@ -763,7 +766,6 @@ def _decide(
     belief = np.zeros(len(values))
     if not judged.any():
         return np.zeros(len(values), bool), belief, -np.inf, 0.0
-    planted = learnt_by_heart(values[judged], planted)
     belief[judged], share = wrong_posterior(values[judged], planted)
     is_wrong = judged & (belief >= confidence)
     if not is_wrong.any():
