@@ -77,15 +77,12 @@ class FaceAligner:
         return align_face(image, self._points(image, name), self.image_size)
 
     def _points(self, image: np.ndarray, name: str) -> np.ndarray:
-        if self.detector is not None:
-            try:
-                return choose_face(self.detector.detect(image), image.shape[:2]).landmarks
-            except NoFace as error:
-                raise NoFace(f"{name}: {error}") from None
-        points = landmarks_of(self.landmarks or {}, name)
-        if points is None:
-            raise NoFace(f"{name}: not in the landmark file")
         try:
+            if self.detector is not None:
+                return choose_face(self.detector.detect(image), image.shape[:2]).landmarks
+            points = landmarks_of(self.landmarks or {}, name)
+            if points is None:
+                raise NoFace("not in the landmark file")
             check_face(points, image.shape[:2])
         except NoFace as error:
             raise NoFace(f"{name}: {error}") from None

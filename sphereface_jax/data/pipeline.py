@@ -242,13 +242,10 @@ class _TrainingChunks:
             except UnreadableImage as error:
                 if step == tries - 1:
                     raise
-                self._count_skip(error)
+                with self._skipped_lock:
+                    self.skipped += 1
+                logger.warning("skipped: %s", error)
         raise AssertionError("unreachable: a source is not empty")
-
-    def _count_skip(self, error: UnreadableImage) -> None:
-        with self._skipped_lock:
-            self.skipped += 1
-        logger.warning("skipped: %s", error)
 
 
 class _OrderedChunks:
