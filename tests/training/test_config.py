@@ -102,8 +102,11 @@ def test_no_field_takes_what_it_does_not_hold(name: str) -> None:
     ("optimizer", "expected"),
     [
         ({"schedule": "steps"}, "optimizer.schedule: expected one of 'step', 'cosine', 'constant'"),
-        ({"milestones": (0.5, 60.0)}, "milestones: expected either shares .* got 0.5 60"),
-        ({"milestones": (1.5,)}, "milestones: expected either shares .* whole steps from 1 to 99"),
+        ({"milestones": (0.5, 60.0)}, "milestones: expected either fractions .* got 0.5 60"),
+        (
+            {"milestones": (1.5,)},
+            "milestones: expected either fractions .* whole steps from 1 to 99",
+        ),
         ({"milestones": (50, 100)}, "milestones: expected .* whole steps from 1 to 99, got 50 100"),
         ({"warmup_steps": 101}, "warmup_steps: expected at most the 100 steps of the run, got 101"),
     ],
