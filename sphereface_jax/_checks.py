@@ -32,6 +32,22 @@ def require(condition: bool, argument: str, expected: str, got: object) -> None:
         raise ValueError(f"{argument}: expected {expected}, got {got}")
 
 
+def expect(condition: object, where: object, expected: str, found: object) -> None:
+    """Raises ValueError naming a place in a file unless the condition holds.
+
+    Args:
+      condition: what must be true.
+      where: the file, and the line or part of it.
+      expected: what should be there.
+      found: what is.
+
+    Raises:
+      ValueError: if the condition is false.
+    """
+    if not condition:
+        raise ValueError(f"{where}: expected {expected}, found {found}")
+
+
 def _shape_and_dtype(argument: str, value: Any, expected: str) -> tuple[tuple[int, ...], Any]:
     require(hasattr(value, "shape") and hasattr(value, "dtype"), argument, expected, type(value))
     return tuple(value.shape), value.dtype

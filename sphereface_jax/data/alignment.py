@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 import cv2
 import numpy as np
 
+from sphereface_jax._checks import require
 from sphereface_jax.data.images import UnreadableImage
 
 # Left eye, right eye, nose, left and right corner of the mouth, as the viewer sees them; x then y
@@ -66,8 +67,7 @@ def reference_points(image_size: tuple[int, int] = (112, 96)) -> np.ndarray:
     Raises:
       ValueError: another size.
     """
-    if image_size not in IMAGE_SIZES:
-        raise ValueError(f"image_size: expected (112, 96) or (112, 112), got {tuple(image_size)}")
+    require(image_size in IMAGE_SIZES, "image_size", "(112, 96) or (112, 112)", tuple(image_size))
     return REFERENCE_POINTS + np.array([(image_size[1] - 96) / 2, 0])
 
 

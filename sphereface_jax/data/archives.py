@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sphereface_jax._checks import expect
 from sphereface_jax.data.finder import PassedOver, is_hidden, why_no_image
 from sphereface_jax.data.folder import check_identities
 from sphereface_jax.data.images import IMAGE_SUFFIXES, UnreadableImage
@@ -129,17 +130,13 @@ class ArchiveSource(EncodedFaces):
     def _names(self, folders: list[PurePosixPath]) -> tuple[str, ...]:
         by_name: dict[str, PurePosixPath] = {}
         for folder in folders:
-            if not folder.name:
-                raise ValueError(
-                    f"{self.path}: expected <identity>/<image>, found images at its top"
-                )
+            expect(folder.name, self.path, "<identity>/<image>", "images at its top")
             other = by_name.setdefault(folder.name, folder)
             if other != folder:
                 raise ValueError(
                     f"{self.path}: expected one folder per identity, found {other} and {folder}"
                 )
-        if not by_name:
-            raise ValueError(f"{self.path}: expected <identity>/<image>, found no images")
+        expect(by_name, self.path, "<identity>/<image>", "no images")
         check_identities(tuple(by_name), str(self.path))
         return tuple(by_name)
 
@@ -177,8 +174,7 @@ def _zip_members(path: Path) -> Iterator[Member]:
         name = f"{path}:{entry.filename}"
         if (entry.external_attr >> 16) & 0o170000 == 0o120000:
             raise ValueError(f"{name}: expected images in folders, found a link")
-        if not entry.filename:
-            raise ValueError(f"{name}: expected a name, found none; the archive is damaged")
+        expect(entry.filename, name, "a name", "none; the archive is damaged")
         _check_inside(entry.filename, name)
         if entry.filename.endswith(".rec"):
             raise ValueError(f"{name}: a RecordIO file; unzip the archive and name its folder")
@@ -209,8 +205,7 @@ def _tar_members(path: Path) -> Iterator[Member]:
     size = path.stat().st_size
     for entry in entries:
         name = f"{path}:{entry.name}"
-        if not (entry.isfile() or entry.isdir()):
-            raise ValueError(f"{name}: expected images in folders, found a link or a device")
+        expect(entry.isfile() or entry.isdir(), name, "images in folders", "a link or a device")
         _check_inside(entry.name, name)
         if entry.isfile():
             is_short = entry.issparse() or entry.offset_data + entry.size > size

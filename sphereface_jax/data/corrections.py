@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sphereface_jax._checks import require
 from sphereface_jax.data.files import write_atomically
 from sphereface_jax.data.source import FaceSource, Relabelled
 from sphereface_jax.data.text import read_lines
@@ -83,14 +84,11 @@ def read_corrections(path: Path) -> list[Correction]:
         if not row:
             continue
         where = f"{path}:{table.line_num}"
-        if not 4 <= len(row) <= len(Correction._fields):
-            raise ValueError(f"{where}: expected 4 to 8 columns, got {len(row)}")
+        require(4 <= len(row) <= len(Correction._fields), where, "4 to 8 columns", len(row))
         line = Correction(*row)
-        if line.action not in ACTIONS:
-            raise ValueError(f"{where}: expected one of {', '.join(ACTIONS)}, got {row[0][:40]!r}")
+        require(line.action in ACTIONS, where, f"one of {', '.join(ACTIONS)}", repr(row[0][:40]))
         for name in ("identity", *["to"] * (line.action != "drop")):
-            if not getattr(line, name):
-                raise ValueError(f"{where}: expected a name as {name} of a {line.action}, got none")
+            require(getattr(line, name), where, f"a name as {name} of a {line.action}", "none")
         if (line.image == "") != (line.action == "merge"):
             raise ValueError(
                 f"{where}: expected an image for a {line.action}, and none for a merge"

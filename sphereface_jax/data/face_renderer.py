@@ -18,6 +18,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 
+from sphereface_jax._checks import require
 from sphereface_jax.data.face_shape import (
     EXPRESSION,
     IDENTITY_SHAPE,
@@ -309,10 +310,8 @@ def render_face(
     # A NumPy integer would overflow where the counter is put together.
     seed, identity, view = (operator.index(value) for value in (seed, identity, view))
     for name, value in (("seed", seed), ("identity", identity), ("view", view)):
-        if not 0 <= value < 1 << 64:
-            raise ValueError(f"{name}: expected an integer in [0, 2**64), got {value}")
-    if min(image_size) < 8:
-        raise ValueError(f"image_size: expected at least (8, 8) pixels, got {image_size}")
+        require(0 <= value < 1 << 64, name, "an integer in [0, 2**64)", value)
+    require(min(image_size) >= 8, "image_size", "at least (8, 8) pixels", image_size)
 
     person = person_parameters(seed, identity)
     rng = _generator(seed, _SIGHT, identity, view)

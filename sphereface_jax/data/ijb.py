@@ -18,6 +18,7 @@ import warnings
 
 import numpy as np
 
+from sphereface_jax._checks import expect
 from sphereface_jax.data.text import existing_file, is_whole, read_lines
 
 _WHAT = "a file of IJB's protocols"
@@ -195,8 +196,7 @@ def read_ijb_subjects(path: str | os.PathLike[str]) -> IjbSubjects:
                 f"{path}:{number}: expected one subject for template {template}, "
                 f"found {subject_of[template]} and {subject}"
             )
-    if not subject_of:
-        raise ValueError(f"{path}: expected templates below the header, found none")
+    expect(subject_of, path, "templates below the header", "none")
     templates = sorted(subject_of)
     return IjbSubjects(
         np.array(templates, np.int64),
@@ -208,8 +208,7 @@ def _lines(path: str | os.PathLike[str]) -> list[str]:
     lines = read_lines(path, _WHAT)
     while lines and not lines[-1].strip():
         lines.pop()
-    if not lines:
-        raise ValueError(f"{path}: expected lines of text, found an empty file")
+    expect(lines, path, "lines of text", "an empty file")
     return lines
 
 

@@ -106,24 +106,17 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """The bytes of an image file; half the time of `Path.read_bytes` on files of a few kilobytes.
+    """The bytes of an image file; quicker than `Path.read_bytes` on small files.
 
     Raises:
       UnreadableImage: the file is missing or cannot be read.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-        try:
-            size = os.fstat(descriptor).st_size
-            encoded = os.read(descriptor, size)
-            while len(encoded) < size and (more := os.read(descriptor, size - len(encoded))):
-                encoded += more
-        finally:
-            os.close(descriptor)
+        with open(path, "rb", buffering=0) as file:
+            return file.read()
     except OSError as error:
         reason = error.strerror or str(error)
         raise UnreadableImage(f"{os.fspath(path)}: cannot be read ({reason})") from None
-    return encoded
 
 
 def encode_png(image: np.ndarray) -> bytes:

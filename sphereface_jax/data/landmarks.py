@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
+from sphereface_jax._checks import expect
 from sphereface_jax.data.text import read_lines
 
 _NUMBERS = 10
@@ -40,8 +41,7 @@ def read_landmarks(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
                 )
             continue
         name, points = parsed
-        if name in landmarks:
-            raise ValueError(f"{path}:{number}: expected every image once, found {name!r} again")
+        expect(name not in landmarks, f"{path}:{number}", "every image once", f"{name!r} again")
         landmarks[name] = points
     if not landmarks:
         raise ValueError(f"{path}: expected lines of an image's name and {_NUMBERS} numbers")

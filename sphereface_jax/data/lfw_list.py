@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sphereface_jax._checks import expect
 from sphereface_jax.data.finder import walk_images
 from sphereface_jax.data.images import IMAGE_SUFFIXES
 from sphereface_jax.data.text import existing_folder, is_whole, read_lines
@@ -98,8 +99,7 @@ def read_groups(path: str | os.PathLike[str]) -> dict[str, str]:
                 f"{path}:{number}: expected one group for {fields[0]}, found "
                 f"{groups[fields[0]]!r} and {fields[1]!r}"
             )
-    if not groups:
-        raise ValueError(f"{path}: expected people and their groups, found none")
+    expect(groups, path, "people and their groups", "none")
     return groups
 
 
@@ -192,8 +192,7 @@ def check_sides(left: str, right: str, where: str) -> None:
     Raises:
       ValueError: the sides are one.
     """
-    if left == right:
-        raise ValueError(f"{where}: expected a pair, found {left} twice; put another in its place")
+    expect(left != right, where, "a pair", f"{left} twice; put another in its place")
 
 
 def _parse_header(line: str, path: str | os.PathLike[str]) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sphereface_jax._checks import expect
 from sphereface_jax.data.folder import check_identities
 from sphereface_jax.data.source import EncodedFaces, with_file_sizes
 from sphereface_jax.data.text import is_whole, read_lines
@@ -65,8 +66,7 @@ class ListSource(EncodedFaces):
                 file, label = _parse(line, where)
                 files.append(self._below_root(file, where))
                 labels.append(label)
-        if not files:
-            raise ValueError(f"{self.path}: expected lines 'path label', found an empty file")
+        expect(files, self.path, "lines 'path label'", "an empty file")
         return files, labels
 
     def _below_root(self, file: str, where: str) -> str:
@@ -99,10 +99,7 @@ def _spellings(root: Path) -> tuple[str, ...]:
 
 def _parse(line: str, where: str) -> tuple[str, int]:
     fields = line.split("\t") if line.count("\t") >= 2 else line.rsplit(maxsplit=1)
-    if len(fields) < 2:
-        raise ValueError(
-            f"{where}: expected 'path label', separated by a space or a tab, found {line[:60]!r}"
-        )
+    expect(len(fields) >= 2, where, "'path label', separated by a space or a tab", repr(line[:60]))
     file, label = fields[-2].strip(), _label(fields[-1])
     if len(fields) > 2 and label is None and is_whole(fields[0].strip(), 18):
         file, label = fields[-1].strip(), _label(fields[1])  # MXNet's order

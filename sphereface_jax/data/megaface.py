@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from sphereface_jax._checks import expect
 from sphereface_jax.data.text import existing_file, existing_folder, read_lines
 from sphereface_jax.data.vectors import FaceVectors
 
@@ -71,18 +72,16 @@ def read_megaface_list(path: str | os.PathLike[str]) -> MegafaceList:
     except ValueError as error:
         raise ValueError(f"{path}: expected JSON, found something else: {error}") from None
     paths = _strings(content, "path", path)
-    if not paths:
-        raise ValueError(f"{path}: expected images under 'path', found none")
+    expect(paths, path, "images under 'path'", "none")
     for name in paths:
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
             raise ValueError(f"{path}: expected paths below a folder, found {name!r}")
     if "id" not in content:
         return MegafaceList(paths)
     identities = _strings(content, "id", path)
-    if len(identities) != len(paths):
-        raise ValueError(
-            f"{path}: expected {len(paths)} identities as paths, found {len(identities)}"
-        )
+    expect(
+        len(identities) == len(paths), path, f"{len(paths)} identities as paths", len(identities)
+    )
     return MegafaceList(paths, identities)
 
 
@@ -115,8 +114,7 @@ def read_megaface_feature(path: str | os.PathLike[str]) -> np.ndarray:
         raise ValueError(
             f"{path}: expected the header of a float32 matrix, found {header.tolist()}"
         )
-    if len(data) != expected:
-        raise ValueError(f"{path}: expected {expected} bytes by its header, found {len(data)}")
+    expect(len(data) == expected, path, f"{expected} bytes by its header", len(data))
     return np.frombuffer(data, "<f4", offset=16).astype(np.float32)
 
 
@@ -138,8 +136,7 @@ def read_megaface_features(directory: str | os.PathLike[str]) -> FaceVectors:
         path: _FEATURE.match(os.path.relpath(path, root).replace(os.sep, "/")) for path in files
     }
     found = {path: match["image"] for path, match in images.items() if match}
-    if not found:
-        raise ValueError(f"{root}: expected feature files such as IMAGE.jpg_MODEL.bin, found none")
+    expect(found, root, "feature files such as IMAGE.jpg_MODEL.bin", "none")
     features: list[np.ndarray] = []
     for path in found:
         features.append(read_megaface_feature(path))

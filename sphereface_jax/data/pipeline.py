@@ -19,7 +19,7 @@ import cv2
 import grain
 import numpy as np
 
-from sphereface_jax._checks import require
+from sphereface_jax._checks import expect, require
 from sphereface_jax.data.files import available_cores
 from sphereface_jax.data.images import UnreadableImage
 from sphereface_jax.data.source import FaceSource, ImageSequence
@@ -132,8 +132,7 @@ def make_pipeline(
     """
     _check_at_least(batch_size=(batch_size, 1), seed=(seed, 0), start_example=(start_example, 0))
     _check_at_least(process_count=(process_count, 1), prefetch_batches=(prefetch_batches, 0))
-    if not len(source):
-        raise ValueError("source: expected at least one image, found none")
+    expect(len(source), "source", "at least one image", "none")
     require(on_error in get_args(OnError), "on_error", "'raise' or 'skip'", repr(on_error))
     expected = f"0 to {process_count - 1}"
     require(0 <= process_index < process_count, "process_index", expected, process_index)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sphereface_jax._checks import expect
 from sphereface_jax.data.files import write_atomically
 from sphereface_jax.data.finder import PassedOver
 from sphereface_jax.data.images import UnreadableImage
@@ -51,10 +52,9 @@ class RecordSource(EncodedFaces):
         self.passed_over: list[PassedOver] = []
         ranges = self._read_ranges() if self._file.keys[-1] < _EXACT else None
         self._positions, self._stored_labels = ranges or self._read_labels(range(len(self._file)))
-        if not len(self._positions):
-            raise ValueError(
-                f"{self._file.path}: expected images, found none in {len(self._file)} records"
-            )
+        expect(
+            len(self._positions), self._file.path, "images", f"none in {len(self._file)} records"
+        )
         self._check_class_count()
         names, labels = np.unique(self._stored_labels, return_inverse=True)
         self.labels = labels.astype(np.int32)
@@ -166,8 +166,7 @@ class RecordSource(EncodedFaces):
             return
         text = path.read_text(encoding="utf-8", errors="replace").strip()
         count = text.split(",")[0]
-        if not is_whole(count):
-            raise ValueError(f"{path}: expected 'classes,height,width', found {text[:60]!r}")
+        expect(is_whole(count), path, "'classes,height,width'", repr(text[:60]))
         largest = int(self._stored_labels.argmax())
         if self._stored_labels[largest] >= int(count):
             raise ValueError(

@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sphereface_jax._checks import expect
 from sphereface_jax.data.files import atomic_file
 from sphereface_jax.data.text import existing_file
 
@@ -72,8 +73,7 @@ class RecordFile:
         else:
             self._offsets = np.fromiter(self._scan(), np.int64)
             self.keys = np.arange(len(self._offsets), dtype=np.int64)
-        if not len(self.keys):
-            raise ValueError(f"{index}: expected an index of records, found an empty file")
+        expect(len(self.keys), index, "an index of records", "an empty file")
         self._ends = _next_larger(self._offsets, self._size)
         self._check_end(index)
 
@@ -246,8 +246,7 @@ def unpack_image(payload: bytes, name: str) -> ImageRecord:
         )
     count, scalar, _, _ = _IMAGE_HEADER.unpack_from(payload)
     start = _IMAGE_HEADER.size + 4 * count
-    if start > len(payload):
-        raise ValueError(f"{name}: expected {count} labels, found {len(payload)} bytes in all")
+    expect(start <= len(payload), name, f"{count} labels", f"{len(payload)} bytes in all")
     if not count:
         return ImageRecord(np.array([scalar], np.float32), payload[start:])
     labels = np.frombuffer(payload, "<f4", count, _IMAGE_HEADER.size)

@@ -16,6 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from sphereface_jax._checks import require
 from sphereface_jax.data.images import decode_image, encode_png, read_bytes
 
 # Identities of CASIA-WebFace that are also in LFW's test pairs; the authors leave them out
@@ -247,8 +248,7 @@ def split_identities(source: FaceSource, fraction: float, seed: int) -> tuple[Su
     Raises:
       ValueError: a fraction outside (0, 1), or fewer than two identities left on either side.
     """
-    if not 0 < fraction < 1:
-        raise ValueError(f"fraction: expected a number between 0 and 1, got {fraction}")
+    require(0 < fraction < 1, "fraction", "a number between 0 and 1", fraction)
     count = len(source.identities)
     held_out = max(2, round(fraction * count))
     if count - held_out < 2:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from sphereface_jax._checks import require
 from sphereface_jax.data.face_renderer import REFERENCE_SIZE, render_face
 
 MAX_IDENTITIES = 1 << 31
@@ -53,8 +54,7 @@ class SyntheticFaces:
     def __post_init__(self) -> None:
         """Checks the ranges and paints one face, so that what cannot be painted is named now."""
         for name in ("num_identities", "views_per_identity"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+            require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
         last = self.first_identity + self.num_identities
         if self.first_identity < 0 or last > MAX_IDENTITIES:
             raise ValueError(

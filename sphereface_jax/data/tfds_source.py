@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from sphereface_jax._checks import expect
 from sphereface_jax.data.folder import check_identities
 from sphereface_jax.data.images import UnreadableImage
 from sphereface_jax.data.source import EncodedFaces
@@ -100,8 +101,7 @@ class TfdsSource(EncodedFaces):
             features = self._features(index)
             self._sizes[index] = sum(map(len, features["image"].bytes_list.value))
             values = features["label"].int64_list.value
-            if len(values) != 1:
-                raise ValueError(f"{self.describe(index)}: expected one label, found {len(values)}")
+            expect(len(values) == 1, self.describe(index), "one label", len(values))
             labels[index] = values[0]
         return labels
 

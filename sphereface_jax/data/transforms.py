@@ -202,8 +202,7 @@ def normalize_pixels(
       >>> normalize_pixels(np.zeros((1, 2, 2, 3), np.uint8))[0, 0, 0, 0].item()
       -0.99609375
     """
-    if images.dtype != jnp.uint8:
-        raise ValueError(f"images: expected uint8 pixels, got {images.dtype}")
+    require(images.dtype == jnp.uint8, "images", "uint8 pixels", images.dtype)
     centred = jnp.asarray(images).astype(jnp.float32) - jnp.asarray(mean, jnp.float32)
     return (centred / jnp.asarray(divisor, jnp.float32)).astype(dtype)
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from sphereface_jax._checks import expect
 from sphereface_jax.data.files import atomic_file
 from sphereface_jax.data.text import existing_file
 
@@ -160,8 +161,7 @@ def load_vectors(path: Path) -> FaceVectors:
             "found another or a damaged one"
         ) from None
     for name in ("paths", "embeddings"):
-        if name not in arrays:
-            raise ValueError(f"{path}: expected an array {name!r}, found {sorted(arrays)}")
+        expect(name in arrays, path, f"an array {name!r}", sorted(arrays))
     paths, embeddings = arrays["paths"], arrays["embeddings"]
     if embeddings.ndim != 2 or paths.shape != embeddings.shape[:1]:
         raise ValueError(

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sphereface_jax._checks import expect
 from sphereface_jax.data.finder import walk_images
 from sphereface_jax.data.lfw_list import NamedPairs, check_sides
 from sphereface_jax.data.text import existing_folder, is_whole, read_lines
@@ -36,16 +37,14 @@ def read_ytf_splits(path: str | os.PathLike[str]) -> NamedPairs:
     except csv.Error as error:
         raise ValueError(f"{path}: expected a table with commas ({error})") from None
     header = [name.lower() for name in lines[0]] if lines else []
-    if not set(_COLUMNS) <= set(header):
-        raise ValueError(f"{path}:1: expected columns {', '.join(_COLUMNS)}, found {header}")
+    expect(set(_COLUMNS) <= set(header), f"{path}:1", f"columns {', '.join(_COLUMNS)}", header)
     columns = [0, *(header.index(name) for name in _COLUMNS)]
     rows = [
         _parse(line, columns, f"{path}:{number}")
         for number, line in enumerate(lines[1:], start=2)
         if any(line)
     ]
-    if not rows:
-        raise ValueError(f"{path}: expected video pairs below the header, found none")
+    expect(rows, path, "video pairs below the header", "none")
     folds, left, right, is_same = zip(*rows, strict=True)
     return NamedPairs(left, right, np.array(is_same, bool), np.array(folds, np.int32))
 
@@ -78,16 +77,13 @@ def find_frames(
 
 
 def _parse(line: list[str], columns: list[int], where: str) -> tuple[int, str, str, bool]:
-    if len(line) <= max(columns):
-        raise ValueError(f"{where}: expected {max(columns) + 1} fields or more, found {len(line)}")
+    expect(len(line) > max(columns), where, f"{max(columns) + 1} fields or more", len(line))
     split, left, right, same = (line[column] for column in columns)
-    if not is_whole(split):
-        raise ValueError(f"{where}: expected the number of a split first, found {split[:60]!r}")
+    expect(is_whole(split), where, "the number of a split first", repr(split[:60]))
     for video in (left, right):
         parts = video.split("/")
         if len(parts) != 2 or not all(parts) or set(parts) & {".", ".."} or "\\" in video:
             raise ValueError(f"{where}: expected a video as Name/0, found {video[:60]!r}")
     check_sides(left, right, where)
-    if same not in ("0", "1"):
-        raise ValueError(f"{where}: expected 0 or 1 under 'is same', found {same[:60]!r}")
+    expect(same in ("0", "1"), where, "0 or 1 under 'is same'", repr(same[:60]))
     return int(split), left, right, same == "1"
