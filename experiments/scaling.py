@@ -126,7 +126,7 @@ def page(results: dict[str, Any], in_kernels: dict[str, Any]) -> str:
       results: of `compiled_steps`.
       in_kernels: of `kernels`.
     """
-    whole = (name for name in LOSSES if Objective(LossConfig(name), 4).looks_at_whole_batch)
+    whole = (name for name in LOSSES if Objective(LossConfig(name), 4).row.whole_batch)
     steps = known(compiled_steps.WHOLE, results)
     sources = sorted({s for chip in CHIPS.values() for s in chip.sources})
     return (

@@ -79,6 +79,11 @@ class _View:
     flat: str = ""
     border: tuple[int, int] = (0, 0)
 
+    @property
+    def plain_axes(self) -> tuple[int, ...] | None:
+        """The axes where there is no border."""
+        return self.axes if self.border == (0, 0) else None
+
 
 @dataclass(frozen=True)
 class Chart:
@@ -311,18 +316,14 @@ class Builder:
         """Says that what the file calls by a name is a value, and not how it sees it."""
         self._views[name] = _View(value, None, None)
 
-    def _is_plain(self, view: _View) -> bool:
-        return view.axes is not None and view.border == (0, 0)
-
     def _channels(self, view: _View, array: np.ndarray, *, loose: bool = False) -> Any:
         """A constant as one number per channel of the value that it meets; None if it is not."""
-        if not self._is_plain(view) or view.shape is None:
+        if (axes := view.plain_axes) is None or view.shape is None:
             return None
-        assert view.axes is not None
         count, rank = self.shapes[view.value][1], len(view.shape)
         if array.size == 1:
             return np.full(count, array.reshape(()), np.float64)
-        place = view.axes.index(1)
+        place = axes.index(1)
         if loose and array.shape == (count,):  # as in ONNX before version 7
             return np.float64(array)
         if array.ndim > rank:
@@ -350,16 +351,15 @@ class Builder:
         return self._step("Affine", node, [view], scale=scale, shift=zero)
 
     def _sum(self, node: Node, views: Sequence[_View]) -> bool:
-        same = views[0].axes == views[1].axes and all(map(self._is_plain, views))
+        same = views[0].axes == views[1].axes and all(view.plain_axes is not None for view in views)
         shapes = {self.shapes.get(view.value) for view in views}
         return same and len(shapes) == 1 and None not in shapes and self._step("Add", node, views)
 
     def _norm(self, node: Node, view: _View) -> bool:
-        if not self._is_plain(view):
+        if (axes := view.plain_axes) is None:
             return False
-        assert view.axes is not None
         numbers = self._statistics(node, self.shapes[view.value][1])
-        return view.axes[1] == 1 and bool(numbers) and self._step("Norm", node, [view], **numbers)
+        return axes[1] == 1 and bool(numbers) and self._step("Norm", node, [view], **numbers)
 
     def _statistics(self, node: Node, count: int) -> dict[str, Any]:
         """What a normalisation of this many channels holds; nothing where it is another."""
@@ -381,7 +381,7 @@ class Builder:
 
     def _clip(self, node: Node, view: _View) -> bool:
         kind = self._clip_kind(node)
-        return bool(kind) and self._is_plain(view) and self._step(kind, node, [view])
+        return bool(kind) and view.plain_axes is not None and self._step(kind, node, [view])
 
     def _clip_kind(self, node: Node) -> str:
         low, high = 0.0, math.inf
@@ -399,7 +399,7 @@ class Builder:
         attributes = node.attributes
         strides = tuple(attributes.get("strides", (1, 1)))
         sizes = set(attributes.get("kernel_shape", ()))
-        if view.axes != _NCHW or not self._is_plain(view) or sizes != {1}:
+        if view.plain_axes != _NCHW or sizes != {1}:
             return False
         if any(attributes.get("pads", ())) or strides not in ((1, 1), (2, 2)):
             return False
@@ -411,11 +411,10 @@ class Builder:
         return self._step("Subsample", node, [view], shape=shape)
 
     def _transpose(self, node: Node, view: _View) -> bool:
-        if not self._is_plain(view):
+        if (plain := view.plain_axes) is None:
             return False
-        assert view.axes is not None
-        order = node.attributes.get("perm", range(len(view.axes))[::-1])
-        axes = tuple(view.axes[axis] for axis in order)
+        order = node.attributes.get("perm", range(len(plain))[::-1])
+        axes = tuple(plain[axis] for axis in order)
         shape = _seen(self.shapes[view.value], axes)
         self._views[node.outputs[0]] = _View(view.value, shape, axes)
         return True
@@ -425,11 +424,11 @@ class Builder:
         value = self._argument(node, 2, "value")
         is_zero = value is None or not np.any(value)
         zeros = node.attributes.get("mode", b"constant") == b"constant" and is_zero
-        if pads is None or not zeros or not self._is_plain(view) or len(pads) != 8:
+        axes = view.plain_axes
+        if pads is None or not zeros or axes is None or len(pads) != 8:
             return False
-        assert view.axes is not None
         before, after = (
-            {axis: int(pad) for axis, pad in zip(view.axes, part, strict=True)}
+            {axis: int(pad) for axis, pad in zip(axes, part, strict=True)}
             for part in (pads[:4], pads[4:])
         )
         if before != after or before[0] or before[1]:
@@ -568,10 +567,10 @@ class Builder:
     def _slice(self, node: Node, view: _View) -> bool:
         starts, ends = self._argument(node, 1, "starts"), self._argument(node, 2, "ends")
         axes, steps = self._argument(node, 3, "axes"), self._argument(node, 4, "steps")
-        if starts is None or ends is None or not self._is_plain(view) or len(starts) != 1:
+        plain = view.plain_axes
+        if starts is None or ends is None or plain is None or len(starts) != 1:
             return False
-        assert view.axes is not None
-        axis = view.axes[int((axes if axes is not None else [0])[0])]
+        axis = plain[int((axes if axes is not None else [0])[0])]
         start, end = int(starts[0]), int(ends[0])
         step = 1 if steps is None else int(steps[0])
         sizes = self.shapes[view.value]
@@ -586,10 +585,9 @@ class Builder:
 
     def _gather(self, node: Node, view: _View) -> bool:
         indices = self._argument(node, 1)
-        if indices is None or not self._is_plain(view):
+        if indices is None or (axes := view.plain_axes) is None:
             return False
-        assert view.axes is not None
-        axis = view.axes[node.attributes.get("axis", 0)]
+        axis = axes[node.attributes.get("axis", 0)]
         count = self.shapes[view.value][1]
         backwards = list(range(count))[::-1]
         return axis == 1 and indices.tolist() == backwards and self._step("Reverse", node, [view])

@@ -21,6 +21,8 @@ import numpy as np
 from sphereface_jax.interop.onnx_chart import Builder, Step
 from sphereface_jax.interop.onnx_file import Node
 
+_ARITHMETIC = ("Add", "Sub", "Mul", "Div")
+
 
 class Part(NamedTuple):
     """`size` places along an axis of a value, `stride` apart."""
@@ -153,21 +155,16 @@ class TokenBuilder(Builder):
         """Whether it was a node that reads tokens in a way that is known."""
         view, kind = views[0], node.kind
         if len(views) == 2:
-            of_two: dict[str, Callable[[Node, View, View], bool]] = {
-                "MatMul": self._multiplied,
-                "Add": self._elementwise,
-                "Sub": self._elementwise,
-                "Mul": self._elementwise,
-                "Div": self._elementwise,
-            }
-            return kind in of_two and of_two[kind](node, *views)
+            if kind == "MatMul":
+                return self._multiplied(node, *views)
+            return kind in _ARITHMETIC and self._elementwise(node, *views)
         if kind in ("Identity", "Dropout", "Cast"):
             return self._see(node, view)
         if kind == "Shape":
             start, end = node.attributes.get("start", 0), node.attributes.get("end")
             self._constants[node.outputs[0]] = np.array(view.shape, np.int64)[start:end]
             return True
-        if kind in ("Add", "Sub", "Mul", "Div"):
+        if kind in _ARITHMETIC:
             return self._with_constant(node, view)
         if node.inputs[0] in self._constants:
             return False

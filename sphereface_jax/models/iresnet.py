@@ -22,7 +22,7 @@ References:
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,7 @@ from flax import nnx
 
 from sphereface_jax.models.layers import (
     BatchNorm,
+    Bias,
     PReLU,
     convolution,
     halved,
@@ -51,28 +52,18 @@ wide_normal = jax.nn.initializers.normal(0.1)
 
 
 class Shortcut(nnx.Module):
-    """A 1×1 convolution of stride 2 with normalisation."""
+    """A 1×1 convolution of stride 2 with normalisation, made as those of its unit are."""
 
     def __init__(
         self,
         in_channels: int,
         channels: int,
         *,
-        folded: bool,
-        dtype: jnp.dtype,
-        rngs: nnx.Rngs,
+        conv: Callable[..., nnx.Conv],
+        norm: Callable[..., BatchNorm | Bias],
     ):
-        self.conv = convolution(
-            in_channels,
-            channels,
-            kernel=1,
-            stride=2,
-            padding=0,
-            kernel_init=wide_normal,
-            dtype=dtype,
-            rngs=rngs,
-        )
-        self.norm = normalization(channels, folded=folded, dtype=dtype, rngs=rngs)
+        self.conv = conv(in_channels, channels, kernel=1, stride=2, padding=0)
+        self.norm = norm(channels)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.norm(self.conv(x))
@@ -112,7 +103,7 @@ class IResUnit(nnx.Module):
             shortcut = (
                 Subsample()
                 if ir and in_channels == channels
-                else Shortcut(in_channels, channels, folded=folded, dtype=dtype, rngs=rngs)
+                else Shortcut(in_channels, channels, conv=conv, norm=norm)
             )
         self.shortcut = shortcut
 

@@ -104,16 +104,16 @@ def layouts(config: TrainConfig, devices: int) -> Iterator[TrainConfig]:
                     yield dataclasses.replace(config, loss=loss, mesh=mesh, accumulate=parts)
 
 
-def rank(said: dict[str, Any], config: TrainConfig) -> tuple[float, ...]:
+def by_rank(found: tuple[TrainConfig, dict[str, Any]]) -> tuple[float, ...]:
     """The rule that orders layouts, best first; `RULE` says it in words.
 
     Args:
-      said: what `ask_compiler` returned of a step that fits.
-      config: its layout.
+      found: a layout, and what `ask_compiler` returned of its step, which fits.
 
     Returns:
       Numbers to compare one after another, smaller is better.
     """
+    config, said = found
     return (-config.loss.sample_rate, sum(said["seconds_at_least"].values()), said["total"])
 
 
@@ -221,14 +221,10 @@ def search(config: TrainConfig, compilers: Compilers) -> list[tuple[TrainConfig,
         if said is not None and said["fits"]:
             heads.append((layout, said))
     whole: list[tuple[TrainConfig, dict[str, Any]]] = []
-    for layout, _ in sorted(heads, key=_by_rank):
+    for layout, _ in sorted(heads, key=by_rank):
         said = compilers.ask(layout, head_alone=False) if len(whole) < WHOLE_STEPS else None
         if said is None:
             break
         if said["fits"]:
             whole.append((layout, said))
-    return sorted(whole, key=_by_rank)
-
-
-def _by_rank(found: tuple[TrainConfig, dict[str, Any]]) -> tuple[float, ...]:
-    return rank(found[1], found[0])
+    return sorted(whole, key=by_rank)

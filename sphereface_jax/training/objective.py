@@ -52,7 +52,7 @@ class Objective:
             raise ValueError(f"loss.name: expected a name for a loss of your own, got {name!r}")
         if self.own is not None and self.own.num_subcenters is not None:
             raise ValueError("loss: expected prototypes [C, D] of a loss of your own")
-        taken = self._row.hyperparameters.keys() - {"annealing_lambda"}
+        taken = self.row.hyperparameters.keys() - {"annealing_lambda"}
         taken |= self._class_size_options.keys()
         for option in self.hyperparameters:
             if option not in taken:
@@ -60,7 +60,7 @@ class Objective:
                     f"loss.{option}: {name} takes no {option}; it takes "
                     f"{', '.join(sorted(taken)) or 'no hyper-parameters'}"
                 )
-        if "gradient" not in self._row.arguments and self.config.gradient != "exact":
+        if "gradient" not in self.row.arguments and self.config.gradient != "exact":
             raise ValueError(f"loss.gradient: expected exact, since {name} takes no gradient")
         try:
             jax.eval_shape(self._try_once)
@@ -84,13 +84,14 @@ class Objective:
         )
 
     @property
-    def _row(self) -> Loss:
+    def row(self) -> Loss:
+        """What the trainer knows of the loss."""
         return LOSSES[self.config.name] if self.own is None else self.own
 
     @property
     def _class_size_options(self) -> dict[str, Any]:
         """Hyper-parameters of the margins by class size, of a loss that takes them."""
-        if "class_margins" not in self._row.arguments:
+        if "class_margins" not in self.row.arguments:
             return {}
         parameters = inspect.signature(class_size_margins).parameters.values()
         return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
@@ -107,16 +108,6 @@ class Objective:
         return {name: value for name, value in given.items() if value is not None} | {
             name: _number_or_text(value) for name, value in config.options.items()
         }
-
-    @property
-    def learns_state(self) -> bool:
-        """Whether the loss's state is a parameter that is learnt."""
-        return self._row.learns_state
-
-    @property
-    def looks_at_whole_batch(self) -> bool:
-        """Whether an example's loss, or the state, depends on the others of its batch."""
-        return self._row.whole_batch
 
     @functools.cached_property
     def class_margins(self) -> np.ndarray | None:
@@ -139,7 +130,7 @@ class Objective:
 
     def annealing_lambda(self, step: jax.typing.ArrayLike) -> jax.Array | None:
         """Returns λ at a step, or None for a loss that anneals nothing."""
-        if "annealing_lambda" not in self._row.hyperparameters:
+        if "annealing_lambda" not in self.row.hyperparameters:
             return None
         config = self.config
         return annealed_lambda(
@@ -148,12 +139,12 @@ class Objective:
 
     def prototypes_shape(self, embedding_dim: int) -> tuple[int, ...]:
         """Returns [C, D], or [C, K, D] for a loss with sub-centres."""
-        centers = self._row.num_subcenters
+        centers = self.row.num_subcenters
         return (self.num_classes, *(() if centers is None else (centers,)), embedding_dim)
 
     def init_state(self) -> Any:
         """Returns what the loss carries from step to step, at the start."""
-        return self._row.init_state(self.num_classes, **self.hyperparameters)
+        return self.row.init_state(self.num_classes, **self.hyperparameters)
 
     def loss(
         self,
@@ -192,11 +183,11 @@ class Objective:
             "class_block": self.config.class_block,
             "mesh": self.mesh,
         }
-        taken = self._row.arguments
+        taken = self.row.arguments
         sizes = self._class_size_options
         options = {name: value for name, value in trainer_gives.items() if name in taken}
         options |= {name: v for name, v in self.hyperparameters.items() if name not in sizes}
-        result = self._row.loss(embeddings, prototypes, labels, **options)
+        result = self.row.loss(embeddings, prototypes, labels, **options)
         return result if "state" in taken else (result, None)
 
     def project(self, prototypes: jax.Array) -> jax.Array:

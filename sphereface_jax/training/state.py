@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from sphereface_jax._checks import require
 from sphereface_jax.models import FOLDABLE, MODELS
 from sphereface_jax.training.config import ModelConfig
 from sphereface_jax.training.objective import Objective
@@ -67,8 +68,7 @@ def make_model(config: ModelConfig, image_size: tuple[int, int], *, rngs: nnx.Rn
     Raises:
       ValueError: there is no backbone of that name, or it cannot be folded.
     """
-    if config.name not in MODELS:
-        raise ValueError(f"model.name: expected one of {', '.join(MODELS)}, got {config.name!r}")
+    require(config.name in MODELS, "model.name", f"one of {', '.join(MODELS)}", repr(config.name))
     build = MODELS[config.name]
     options = {"folded": True} if config.folded else {}
     if config.folded and build.func not in FOLDABLE:
@@ -113,7 +113,7 @@ def trained_parts(state: TrainState, objective: Objective) -> dict[str, Any]:
       The fields by name.
     """
     parts = {"params": state.params, "prototypes": state.prototypes}
-    return parts | ({"loss_state": state.loss_state} if objective.learns_state else {})
+    return parts | ({"loss_state": state.loss_state} if objective.row.learns_state else {})
 
 
 def create_state(

@@ -117,6 +117,9 @@ def make_train_step(
         prototypes, opt_state["prototypes"] = classes.put_back(
             state, objective.project(updated["prototypes"]), opt_state["prototypes"]
         )
+        averaged = state.ema_params
+        if averaged is not None:
+            averaged = optax.incremental_update(updated["params"], averaged, 1 - ema_decay)
         new_state = dataclasses.replace(
             state,
             step=state.step + 1,
@@ -125,7 +128,7 @@ def make_train_step(
             prototypes=prototypes,
             loss_state=updated.get("loss_state", found.loss_state),
             opt_state=opt_state,
-            ema_params=_averaged(state.ema_params, updated["params"], ema_decay),
+            ema_params=averaged,
         )
         examples = {} if found.examples is None else found.examples._asdict()
         return new_state, found.metrics | {"gradient_norm": norm} | examples
@@ -137,10 +140,6 @@ def _clipped(grads: Any, norm: jax.Array, clip_norm: float | None) -> Any:
     if clip_norm is None:
         return grads
     return jax.tree.map(lambda g: g * jnp.minimum(1.0, clip_norm / norm), grads)
-
-
-def _averaged(ema_params: Any, params: Any, decay: float) -> Any:
-    return None if ema_params is None else optax.incremental_update(params, ema_params, 1 - decay)
 
 
 def compile_train_step(

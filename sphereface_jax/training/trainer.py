@@ -174,7 +174,7 @@ def _check_batch(config: TrainConfig, objective: Objective, model_state: nnx.Sta
     network = config.model.name
     normalizes = bool(jax.tree.leaves(nnx.filter_state(model_state, nnx.BatchStat)))
     for culprit, whole in [
-        (f"the loss {config.loss.name}", objective.looks_at_whole_batch),
+        (f"the loss {config.loss.name}", objective.row.whole_batch),
         (f"the network {network} with its batch normalisation", normalizes),
     ]:
         if whole and config.accumulate > 1:

@@ -122,7 +122,7 @@ def test_what_looks_at_the_whole_batch_is_known(name: str) -> None:
     gap = np.abs(np.mean(halves, axis=0) - whole).max() / np.abs(whole).max()
     follows = not jax.tree.all(jax.tree.map(jnp.array_equal, state, objective.init_state()))
     assert (gap > 1e-4 or follows) == (name in LOOK_AT_WHOLE_BATCH), gap
-    assert objective.looks_at_whole_batch == (name in LOOK_AT_WHOLE_BATCH)
+    assert objective.row.whole_batch == (name in LOOK_AT_WHOLE_BATCH)
 
 
 @pytest.mark.parametrize(
