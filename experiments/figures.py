@@ -84,7 +84,7 @@ SECTIONS = {
         "losses",
         "loss",
     ),
-    "depth": study("Depth", "SphereNet by its number of convolutions.", "depth", "network"),
+    "depth": study("Depth", "One network by its number of convolutions.", "depth", "network"),
     "casia_lfw_ytf": Section(
         "The paper's recipe",
         "Training, then every benchmark whose data were there.",

@@ -25,7 +25,7 @@ SCALES = {"smoke": 16.0, "cpu": 16.0, "faces": 30.0, "paper": None}  # None: eac
 NETWORKS = {
     "smoke": "sfnet4_bn",
     "cpu": "sfnet4_bn",
-    "faces": "sfnet10_bn",
+    "faces": "sfnet4_bn",
     "paper": "sfnet20_bn",
 }
 SOME = {

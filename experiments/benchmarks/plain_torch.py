@@ -6,6 +6,7 @@ biases learn at twice the rate and do not decay.
 """
 
 import math
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -34,6 +35,31 @@ class SphereNet4(nn.Module):
         for layer in [*self.children()][:-1]:
             x = layer(x)
         return self.fc5(x.flatten(1))
+
+
+class SFNet4(nn.Module):
+    """SphereNet4 with batch normalisation and ReLU; names as in OpenSphere."""
+
+    def __init__(self, channels: Sequence[int], embedding_dim: int, image_size: tuple[int, int]):
+        super().__init__()
+        height, width = image_size
+        for number, (before, after) in enumerate(zip([3, *channels], channels, strict=False), 1):
+            conv = nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False)
+            layers = {"conv1": conv, "bn1": nn.BatchNorm2d(after), "relu": nn.ReLU()}
+            layer = nn.Sequential(nn.Sequential(OrderedDict(layers)))
+            self.add_module(f"layer{number}", layer)
+            height, width = (height + 1) // 2, (width + 1) // 2
+        self.fc = nn.Linear(channels[-1] * height * width, embedding_dim)
+        self.features = nn.BatchNorm1d(embedding_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Embeddings [B, D] of images [B, 3, H, W]."""
+        for layer in [*self.children()][:-2]:
+            x = layer(x)
+        return self.features(self.fc(x.flatten(1)))
+
+
+NETWORKS = {"spherenet4": SphereNet4, "sfnet4_bn": SFNet4}
 
 
 def angular_softmax(x: Tensor, weight: Tensor, labels: Tensor, annealing_lambda: float) -> Tensor:
