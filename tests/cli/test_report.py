@@ -15,6 +15,7 @@ from sphereface_jax.commands.keep import load_stored, store
 from sphereface_jax.commands.report import read_run
 from sphereface_jax.data.images import decode_image
 from sphereface_jax.reports.html import escape
+from sphereface_jax.reports.plots_errors import angle_plots
 from sphereface_jax.reports.plots_geometry import project
 from sphereface_jax.reports.plots_training import smooth
 from sphereface_jax.reports.report import render_report
@@ -90,6 +91,14 @@ def test_prototypes_that_are_orthogonal() -> None:
     assert measure_prototypes(np.ones((1, 3)), step=1) is None
 
 
+def names_of(pair: int) -> list[str]:
+    """The images of a pair of `write_test_faces`: five of one person and five of two, twice."""
+    fold, place = divmod(pair, 10)
+    person = 5 * fold + place % 5
+    sides = [(person, 1), (person, 2)] if place < 5 else [(person, 3), ((person + 1) % 10, 4)]
+    return [f"P{number}_000{view}.png" for number, view in sides]
+
+
 def test_an_evaluation_keeps_the_hardest_pairs_and_their_faces(evaluated: Path) -> None:
     evidence = load_stored(evaluated, StoredPairs, "pairs-*")["pairs-pairs.txt"]
     assert len(evidence.cosine) == len(evidence.is_same) == 20
@@ -102,6 +111,9 @@ def test_an_evaluation_keeps_the_hardest_pairs_and_their_faces(evaluated: Path) 
     assert (np.diff(different) <= 0).all()
     assert (np.diff(evidence.cosine[evidence.hardest][kinds]) >= 0).all()
     assert len(evidence.pictures) == len(evidence.names) == 2 * len(evidence.hardest)
+    assert [Path(name).name for name in evidence.names] == [
+        name for pair in evidence.hardest.tolist() for name in names_of(pair)
+    ]
     assert decode_image(evidence.pictures[3], "a picture").shape == (24, 16, 3)
 
 
@@ -226,6 +238,14 @@ def test_an_evaluated_run_shows_everything(evaluated: Path, faces: Path) -> None
     shown = re.search(r'<section id="mistakes".*?</section>', page, re.S)
     assert shown is not None
     assert shown[0].count("<img") == 2 * wrong[evidence.hardest].sum()
+
+
+def test_a_plot_names_its_run_where_there_are_several(evaluated: Path) -> None:
+    runs = [read_run(evaluated, name) for name in ("first", "second")]
+    titles = [plot.title for plot in angle_plots(runs, "pairs.txt")]
+    (alone,) = angle_plots(runs[:1], "pairs.txt")
+    assert alone.title == "Angles of the pairs of pairs.txt"
+    assert titles == [f"{name}: angles of the pairs of pairs.txt" for name in ("first", "second")]
 
 
 def test_the_page_asks_the_network_for_nothing(evaluated: Path) -> None:

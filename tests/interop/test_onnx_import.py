@@ -404,6 +404,23 @@ def set_stride(model) -> None:
     model.graph.node[10].attribute[1].ints[:] = [3, 3]
 
 
+def set_padding(mode: str) -> Any:
+    """The second convolution's padding, as a node of its own."""
+
+    def change(model) -> None:
+        convolution = model.graph.node[10]
+        convolution.attribute[0].ints[:] = [0, 0, 0, 0]
+        inputs = [convolution.input[0], "pads"]
+        convolution.input[0] = "padded"
+        pads = onnx.numpy_helper.from_array(np.array([0, 0, 1, 1, 0, 0, 1, 1]), "pads")
+        model.graph.initializer.append(pads)
+        model.graph.node.insert(
+            10, helper.make_node("Pad", inputs, ["padded"], "culprit", mode=mode)
+        )
+
+    return change
+
+
 def set_kind(place: int, kind: str, domain: str = "") -> Any:
     def change(model) -> None:
         node = model.graph.node[place]
@@ -458,6 +475,7 @@ def second_input(model) -> None:
         (inner_graph, "node culprit: expected no graph within a node, found If"),
         (second_input, "expected one input, found 2: x, other"),
         (set_stride, "expected four 3×3 convolutions of stride 2"),
+        (set_padding("reflect"), "Pad (culprit)"),
     ],
 )
 def test_a_graph_that_departs_is_refused_by_its_node(
@@ -468,6 +486,13 @@ def test_a_graph_that_departs_is_refused_by_its_node(
     assert message in said
     assert str(path) in said
     assert [entry.name for entry in tmp_path.iterdir()] == ["net.onnx"]
+
+
+def test_zeros_around_an_image_may_be_a_node(tmp_path: Path) -> None:
+    path = changed(tmp_path / "net.onnx", set_padding("constant"))
+    assert call("import", path, "--out", tmp_path / "run", "--color-order", "rgb") == 0
+    pixels = faces().astype(np.float32)
+    assert_alike(tmp_path / "run", run_file(path, pixels))
 
 
 def test_another_network_is_refused_where_it_departs(
