@@ -9,9 +9,12 @@ block before it, so no prototypes are padded or copied.
 On a mesh the same scan runs in `jax.shard_map`: prototypes are sharded over the axis "model",
 embeddings over "data", and no prototype moves. The sum of the target's similarity, a maximum and a
 sum per example travel over "model", with the embeddings' gradient; the prototypes' gradient over
-"data", as in any data-parallel training.
+"data", as in any data-parallel training, or it stays where it arose (`gradient_unsummed`).
 """
 
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import jax
@@ -66,6 +69,47 @@ class _Operands(NamedTuple):
     prototypes: Array
     labels: Array
     class_bias: Array | None
+    unsummed: Array | None
+
+
+_UNSUMMED: ContextVar[Array | None] = ContextVar("unsummed", default=None)
+
+
+@contextlib.contextmanager
+def gradient_unsummed(like: Array) -> Iterator[None]:
+    """Leaves the gradient of prototypes unsummed over "data", as the gradient of another array.
+
+    The sum of a gradient is an array of its own beside it. Who differentiates the losses computed
+    in this context by `like` gets every device's own part of the gradient by the prototypes, and
+    can sum it as it likes.
+
+    Args:
+      like: [data, C, D], of any values, sharded over "data" and "model" in its first two
+        dimensions; C is a multiple of the axis "model".
+    """
+    token = _UNSUMMED.set(like)
+    try:
+        yield
+    finally:
+        _UNSUMMED.reset(token)
+
+
+@jax.custom_vjp
+def _collect(prototypes: Array, unsummed: Array) -> Array:
+    """Returns a shard's prototypes, whose gradient becomes that of its part of `unsummed`."""
+    del unsummed
+    return prototypes
+
+
+def _collect_forward(prototypes: Array, unsummed: Array) -> tuple[Array, None]:
+    return _collect(prototypes, unsummed), None
+
+
+def _collect_backward(_: None, gradient: Array) -> tuple[None, Array]:
+    return None, gradient[None]
+
+
+_collect.defvjp(_collect_forward, _collect_backward)
 
 
 def blockwise_loss(
@@ -104,7 +148,12 @@ def blockwise_loss(
     leaves, structure = jax.tree.flatten(settings)
     constants = tuple(None if is_array(leaf) else leaf for leaf in leaves)
     operands = _Operands(
-        [leaf for leaf in leaves if is_array(leaf)], embeddings, prototypes, labels, class_bias
+        [leaf for leaf in leaves if is_array(leaf)],
+        embeddings,
+        prototypes,
+        labels,
+        class_bias,
+        _UNSUMMED.get(),
     )
     axes = Axes()
     if mesh is not None:
@@ -162,6 +211,7 @@ def _specs(operands: _Operands, axes: Axes) -> _Operands:
         classes,  # type: ignore[arg-type]
         examples,  # type: ignore[arg-type]
         None if operands.class_bias is None else classes,  # type: ignore[arg-type]
+        P(EXAMPLES, axes.classes) if operands.unsummed is not None else None,  # type: ignore[arg-type]
     )
 
 
@@ -206,6 +256,7 @@ def _varying(tree: Any) -> set[str]:
 def _loss_of_shard(static: _Static, operands: _Operands) -> Any:
     """The loss of a shard's examples, given its part of the operands."""
     margin, axes = static.margin, static.axes
+    unsummed = operands.unsummed
     everywhere = _varying(operands)
     per_example = everywhere - {axes.classes}
     operands = _Operands(
@@ -214,7 +265,11 @@ def _loss_of_shard(static: _Static, operands: _Operands) -> Any:
         _vary(operands.prototypes, everywhere),
         _vary(operands.labels, per_example),
         _vary(operands.class_bias, everywhere),
+        None,
     )
+    if unsummed is not None:
+        collected = _collect(operands.prototypes, _vary(unsummed, everywhere))
+        operands = operands._replace(prototypes=collected)
     dtype = head_dtype(operands.embeddings, operands.prototypes)
     embeddings, rows = operands.embeddings.astype(dtype), operands.prototypes.shape[0]
     settings = _join(static, operands.arrays)

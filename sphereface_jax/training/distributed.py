@@ -5,10 +5,10 @@ embeds its part of the batch. The prototypes are sharded over "model": the embed
 that share them are gathered for the head. What the optimiser keeps for them is sharded over "data"
 too, where no sample of them is drawn: each device updates its part of the rows. The gradient's sum
 is then a reduce-scatter and the updated rows are gathered, which together send what the sum alone
-would. Everything else is replicated, or the optimiser's part of it is sharded over "data" (ZeRO-1:
-Rajbhandari et al., SC 2020, https://arxiv.org/abs/1910.02054). The mesh is the one place that says
-what a step is compiled for: the devices at hand, or those of a topology that a compiler was told of
-(`jax.experimental.topologies`).
+would; `rows_update` does it in place. Everything else is replicated, or the optimiser's part of it
+is sharded over "data" (ZeRO-1: Rajbhandari et al., SC 2020, https://arxiv.org/abs/1910.02054). The
+mesh is the one place that says what a step is compiled for: the devices at hand, or those of a
+topology that a compiler was told of (`jax.experimental.topologies`).
 
 Every process runs the same program on its own devices, and jit sees the devices of all. What is
 computed over the mesh (loss, gradient norm, weights) is the same everywhere, so that all decide

@@ -17,6 +17,11 @@ from sphereface_jax.training.objective import Objective
 PROTOTYPE_MULTIPLE = 256
 """Prototypes are padded to a multiple of this, so that they fit any mesh that divides it."""
 
+ROWS_OF_A_TILE = 8
+"""The rows of a tile of a TPU's memory."""
+
+_MANY_CLASSES = 2**18
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
@@ -50,8 +55,17 @@ class TrainState:
 
 
 def padded_classes(num_classes: int) -> int:
-    """Returns num_classes rounded up to a multiple of 256."""
-    return -(-num_classes // PROTOTYPE_MULTIPLE) * PROTOTYPE_MULTIPLE
+    """Returns num_classes rounded up to a multiple of 256, from 262,144 classes on of 2,048.
+
+    A TPU copies and shifts parts that are not whole tiles wherever devices exchange them, which
+    matters where they are large: of 10^7 classes on 64 devices, each would have 156,252 rows.
+
+    Example:
+      >>> padded_classes(300), padded_classes(10**7)
+      (512, 10000384)
+    """
+    multiple = PROTOTYPE_MULTIPLE * (ROWS_OF_A_TILE if num_classes >= _MANY_CLASSES else 1)
+    return -(-num_classes // multiple) * multiple
 
 
 def make_model(config: ModelConfig, image_size: tuple[int, int], *, rngs: nnx.Rngs) -> nnx.Module:

@@ -9,6 +9,7 @@ that.
 import dataclasses
 import functools
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +22,7 @@ from jax.sharding import Mesh, NamedSharding
 from sphereface_jax.compilation import compiler_options
 from sphereface_jax.data.transforms import PerChannel, normalize_pixels
 from sphereface_jax.geometry import normalize
+from sphereface_jax.heads.blockwise import gradient_unsummed
 from sphereface_jax.heads.reductions import Nearest
 from sphereface_jax.training.distributed import (
     batch_sharding,
@@ -31,6 +33,7 @@ from sphereface_jax.training.distributed import (
 from sphereface_jax.training.objective import Objective
 from sphereface_jax.training.optimizer import FineTuning
 from sphereface_jax.training.partial_fc import StepClasses, choose_classes
+from sphereface_jax.training.rows_update import add_summed, unsummed_gradient, update_in_place
 from sphereface_jax.training.state import TrainState, trained_parts
 
 Batch = dict[str, jax.Array]
@@ -51,6 +54,7 @@ def make_train_step(
     per_example: bool = False,
     platform: str | None = None,
     mesh: Mesh | None = None,
+    in_place: bool = False,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Makes the pure function (state, batch) -> (state, metrics) of one update.
 
@@ -77,6 +81,8 @@ def make_train_step(
       per_example: whether the metrics hold examples.
       platform: of the devices that the step is compiled for; None: of those at hand.
       mesh: the devices; None: one.
+      in_place: whether the prototypes' gradient is summed and they are updated by
+        `rows_update.update_in_place`.
 
     Returns:
       The function, not compiled.
@@ -89,10 +95,14 @@ def make_train_step(
         tuning=tuning,
         per_example=per_example,
         mesh=mesh,
+        in_place=in_place,
     )
     # XLA's CPU backend loses its fast convolutions inside a loop: 30 times as long a step.
     gradient = _accumulated(
-        gradient, accumulate, unroll=(platform or jax.default_backend()) == "cpu"
+        gradient,
+        accumulate,
+        unroll=(platform or jax.default_backend()) == "cpu",
+        unsummed_over=mesh if in_place else None,
     )
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -101,22 +111,47 @@ def make_train_step(
         opt_state = state.opt_state | {"prototypes": classes.opt_state}
         found = gradient(trained, state, classes, batch["image"])
         grads = found.by
-        if mesh is not None and objective.config.sample_rate == 1:
-            grads["prototypes"] = with_sharding_constraint(
-                grads["prototypes"], update_sharding(mesh, grads["prototypes"].shape[0])
+
+        def update(name: str, by: Any, before: Any, weights: Any) -> tuple[Any, Any]:
+            updates, after = tx.update(by, before, weights)
+            updates, after = tuning.limit(name, state.step, updates, after, before)
+            return optax.apply_updates(weights, updates), after
+
+        def update_rows(by: jax.Array, before: Any, rows: jax.Array) -> tuple[jax.Array, Any]:
+            rows, after = update("prototypes", by, before, rows)
+            return objective.project(rows), after
+
+        if in_place and mesh is not None:
+            by, rows = grads.pop("prototypes"), trained.pop("prototypes")
+            # What else reads the prototypes comes before they are written over.
+            read = found.metrics, found.examples
+            rows, (metrics, examples) = jax.lax.optimization_barrier((rows, read))
+            found = found._replace(metrics=metrics, examples=examples)
+            prototypes, opt_state["prototypes"], norm = update_in_place(
+                rows,
+                by,
+                opt_state["prototypes"],
+                update_rows=update_rows,
+                other_norm=optax.tree.norm(grads),
+                clip_norm=clip_norm,
+                mesh=mesh,
             )
-        norm = optax.tree.norm(grads)
-        grads = _clipped(grads, norm, clip_norm)
-        trained["prototypes"], grads["prototypes"] = classes.to_update(state, grads["prototypes"])
+            grads = _clipped(grads, norm, clip_norm)
+        else:
+            if mesh is not None and objective.config.sample_rate == 1:
+                grads["prototypes"] = with_sharding_constraint(
+                    grads["prototypes"], update_sharding(mesh, grads["prototypes"].shape[0])
+                )
+            norm = optax.tree.norm(grads)
+            grads = _clipped(grads, norm, clip_norm)
+            rows, by = classes.to_update(state, grads.pop("prototypes"))
+            del trained["prototypes"]
+            prototypes, opt_state["prototypes"] = classes.put_back(
+                state, *update_rows(by, opt_state["prototypes"], rows)
+            )
         updated = {}
         for name, weights in trained.items():
-            before = opt_state[name]
-            updates, after = tx.update(grads[name], before, weights)
-            updates, opt_state[name] = tuning.limit(name, state.step, updates, after, before)
-            updated[name] = optax.apply_updates(weights, updates)
-        prototypes, opt_state["prototypes"] = classes.put_back(
-            state, objective.project(updated["prototypes"]), opt_state["prototypes"]
-        )
+            updated[name], opt_state[name] = update(name, grads[name], opt_state[name], weights)
         averaged = state.ema_params
         if averaged is not None:
             averaged = optax.incremental_update(updated["params"], averaged, 1 - ema_decay)
@@ -199,19 +234,25 @@ def _make_gradient(
     tuning: FineTuning,
     per_example: bool,
     mesh: Mesh | None,
+    in_place: bool,
 ) -> _Gradient:
     """Makes the function (trained, state, classes, images) -> _BatchGradient.
 
-    What is trained is a dictionary of parts, by which the gradient is taken. On a mesh the function
-    says where the network ends and where its gradient is whole. Left to itself, XLA takes the cuts
-    of the head and of the optimiser into the network and gathers its activations.
+    What is trained is a dictionary of parts, by which the gradient is taken; with `in_place` that
+    by the prototypes is [data, C, D], every device's own. On a mesh the function says where the
+    network ends and where its gradient is whole. Left to itself, XLA takes the cuts of the head and
+    of the optimiser into the network and gathers its activations.
     """
 
     def place(values: Any, sharding: Callable[[Mesh], NamedSharding]) -> Any:
         return values if mesh is None else with_sharding_constraint(values, sharding(mesh))
 
     def mean_loss(
-        trained: dict[str, Any], state: TrainState, classes: StepClasses, images: jax.Array
+        trained: dict[str, Any],
+        unsummed: jax.Array | None,
+        state: TrainState,
+        classes: StepClasses,
+        images: jax.Array,
     ) -> tuple[jax.Array, _BatchGradient]:
         model = nnx.merge(graph, tuning.hold(trained["params"]), state.model_state, copy=True)
         model.train()
@@ -228,7 +269,8 @@ def _make_gradient(
             keys=classes.keys,
             class_margins=classes.class_margins,
         )
-        losses, loss_state = head_loss(trained["prototypes"])
+        with nullcontext() if unsummed is None else gradient_unsummed(unsummed):
+            losses, loss_state = head_loss(trained["prototypes"])
         if classes.frozen_prototypes is not None:
             losses += head_loss(classes.frozen_prototypes)[0]
         loss = losses.mean()
@@ -247,18 +289,29 @@ def _make_gradient(
     def gradient(
         trained: dict[str, Any], state: TrainState, classes: StepClasses, images: jax.Array
     ) -> _BatchGradient:
-        by, rest = jax.grad(mean_loss, has_aux=True)(trained, state, classes, images)
-        return rest._replace(by=by | {"params": place(by["params"], replicated)})
+        unsummed = None
+        if in_place and mesh is not None:
+            unsummed = unsummed_gradient(mesh, trained["prototypes"])
+        (by, parts), rest = jax.grad(mean_loss, (0, 1), has_aux=True)(
+            trained, unsummed, state, classes, images
+        )
+        by["params"] = place(by["params"], replicated)
+        if parts is not None:
+            by["prototypes"] = add_summed(parts, by["prototypes"])
+        return rest._replace(by=by)
 
     return gradient
 
 
-def _accumulated(gradient: _Gradient, parts: int, *, unroll: bool) -> _Gradient:
+def _accumulated(
+    gradient: _Gradient, parts: int, *, unroll: bool, unsummed_over: Mesh | None
+) -> _Gradient:
     """Returns the same gradient, accumulated over `parts` equal parts of a batch.
 
     Part i holds the examples i, i + parts, i + 2 · parts, ...: every device has its part of each,
     and no image moves. Of two parts or more, it leaves the loss's state and the network's other
-    variables as they are. `unroll` writes the parts out one after another instead of a loop.
+    variables as they are. `unroll` writes the parts out one after another instead of a loop. Over
+    the devices of `unsummed_over`, the prototypes' gradient is not summed.
     """
     if parts == 1:
         return gradient
@@ -276,6 +329,8 @@ def _accumulated(gradient: _Gradient, parts: int, *, unroll: bool) -> _Gradient:
             return jax.tree.map(jnp.add, total, found.by), (found.metrics, found.examples)
 
         start = jax.tree.map(jnp.zeros_like, trained)
+        if unsummed_over is not None:
+            start["prototypes"] = unsummed_gradient(unsummed_over, trained["prototypes"])
         parts_of = cut(images), cut(classes.labels), cut(classes.keys)
         total, (metrics, examples) = jax.lax.scan(add, start, parts_of, unroll=unroll)
         return _BatchGradient(

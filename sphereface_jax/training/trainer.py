@@ -17,7 +17,13 @@ from sphereface_jax.training.distributed import make_mesh, platform_of, state_sh
 from sphereface_jax.training.objective import Objective
 from sphereface_jax.training.optimizer import FineTuning, make_optimizer
 from sphereface_jax.training.partial_fc import require_rowwise
-from sphereface_jax.training.state import TrainState, abstract, create_state, make_model
+from sphereface_jax.training.state import (
+    ROWS_OF_A_TILE,
+    TrainState,
+    abstract,
+    create_state,
+    make_model,
+)
 from sphereface_jax.training.step import Batch, Metrics, compile_train_step, make_train_step
 
 
@@ -153,6 +159,7 @@ def make_trainer(
         tuning=tuning,
         platform=platform_of(mesh),
         mesh=mesh if mesh.size > 1 else None,
+        in_place=_updates_in_place(config, objective, shapes.prototypes.shape, tx),
     )
     return Trainer(
         config=config,
@@ -163,6 +170,30 @@ def make_trainer(
         step=compile_train_step(train_step, sharding, mesh),
         like=abstract(shapes, sharding),
     )
+
+
+def _updates_in_place(
+    config: TrainConfig,
+    objective: Objective,
+    shape: tuple[int, ...],
+    tx: optax.GradientTransformation,
+) -> bool:
+    """Whether prototypes that devices along "data" share are summed and updated in place.
+
+    It takes a head that is laid out over the mesh, all classes, one prototype a class, an optimiser
+    that treats each row by itself, and as many whole tiles of rows on every device: of others a TPU
+    makes copies.
+    """
+    mesh = objective.mesh
+    if mesh is None or mesh.shape["data"] == 1 or config.loss.sample_rate < 1:
+        return False
+    if len(shape) > 2 or shape[0] % (ROWS_OF_A_TILE * mesh.size):
+        return False
+    try:
+        require_rowwise(tx, config.optimizer.name)
+    except ValueError:
+        return False
+    return True
 
 
 def _check_batch(config: TrainConfig, objective: Objective, model_state: nnx.State) -> None:

@@ -27,7 +27,8 @@ from tiny_run import folder_config, quiet, tiny_config
 
 from sphereface_jax import LOSSES, arcface_loss, margin_loss, margins, nearest
 from sphereface_jax.evaluation.label_noise import find_noise
-from sphereface_jax.training.config import LossConfig, MeshConfig
+from sphereface_jax.training import rows_update
+from sphereface_jax.training.config import LossConfig, MeshConfig, OptimizerConfig
 from sphereface_jax.training.loop import train
 from sphereface_jax.training.optimizer import make_optimizer
 from sphereface_jax.training.step import compile_train_step, make_train_step
@@ -234,10 +235,11 @@ def vmaps_over_seeds():
         assert_close(by_prototypes[i], np.asarray(expected[2]), 1e-5)
 
 
-def _train(mesh, loss, steps, num_classes=300):
+def _train(mesh, loss, steps, num_classes=300, in_place=None, **changes):
     """The state after a few steps, that before, and the last metrics."""
     config = tiny_config(Path("unused"), mesh=mesh, loss=loss)
-    trainer = make_trainer(dataclasses.replace(config, steps=100), num_classes)
+    config = dataclasses.replace(config, steps=100, **changes)
+    trainer = make_trainer(config, num_classes)
     start = trainer.init()
     before = np.asarray(start.prototypes)
     state, key = start, jax.random.key(3)
@@ -248,6 +250,9 @@ def _train(mesh, loss, steps, num_classes=300):
             "image": jax.random.randint(images, shape, 0, 256).astype(jnp.uint8),
             "label": jax.random.randint(labels, shape[:1], 0, num_classes),
         }
+        if in_place is not None:
+            text = str(trainer.step.trace(state, batch).jaxpr)
+            assert ("reduce_scatter[" in text) == in_place
         state, metrics = trainer.step(state, batch)
     return before, state, metrics
 
@@ -260,6 +265,30 @@ def training_is_the_same_on_every_mesh():
         assert_close(state.prototypes, np.asarray(expected[1].prototypes), 1e-4)
         for name, value in expected[2].items():
             np.testing.assert_allclose(metrics[name], value, rtol=1e-3, err_msg=name)
+
+
+def prototypes_updated_in_place_learn_the_same(case):
+    """A few rows at a time: 24 of 64 on 2 × 4 devices, so that the last reach back; 8 on 8 × 1."""
+    rows_update.BYTES = 24 * 2 * 8 * 4
+    loss, in_place, changes = {
+        "clipped": ("arcface", True, {"optimizer": OptimizerConfig(clip_norm=0.01)}),
+        "accumulated": ("arcface", True, {"accumulate": 2, "batch_size": 16}),
+        "adamw": ("arcface", True, {"optimizer": OptimizerConfig("adamw")}),
+        "a term of the prototypes alone": ("sphereface_plus", True, {}),
+        "not by rows": ("arcface", False, {"optimizer": OptimizerConfig("lamb")}),
+    }[case]
+    expected = _train(MeshConfig(8, 1), LossConfig(loss), 2, in_place=False, **changes)
+    config = LossConfig(loss, class_block=19)
+    mesh = MeshConfig(8, 1) if case == "adamw" else MeshConfig(2, 4)
+    _, state, metrics = _train(mesh, config, 2, in_place=in_place, **changes)
+    for found, other in zip(
+        jax.tree.leaves((state.prototypes, state.opt_state)),
+        jax.tree.leaves((expected[1].prototypes, expected[1].opt_state)),
+        strict=True,
+    ):
+        assert_close(found, np.asarray(other), 1e-4)
+    for name, value in expected[2].items():
+        np.testing.assert_allclose(metrics[name], value, rtol=1e-3, err_msg=name)
 
 
 def a_step_says_the_same_of_its_examples_on_every_mesh():

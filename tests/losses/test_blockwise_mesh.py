@@ -60,6 +60,16 @@ def test_training_is_the_same_on_every_mesh():
     run_on_devices("training_is_the_same_on_every_mesh")
 
 
+@pytest.mark.parametrize(
+    "case",
+    [
+        *("clipped", "accumulated", "adamw", "a term of the prototypes alone", "not by rows"),
+    ],
+)
+def test_prototypes_updated_in_place_learn_the_same(case):
+    run_on_devices("prototypes_updated_in_place_learn_the_same", case)
+
+
 def test_a_step_says_the_same_of_its_examples_on_every_mesh():
     run_on_devices("a_step_says_the_same_of_its_examples_on_every_mesh")
 
