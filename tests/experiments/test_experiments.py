@@ -89,7 +89,8 @@ def test_planted_noise_is_learnt_and_looked_for(tmp_path: Path) -> None:
     noisy = importlib.import_module("experiments.noisy_labels")
     results = run("noisy_labels", tmp_path, noisy.NoisyOptions, seeds=1)
     assert set(results["mean_regained"]) == set(noisy.REMEDIES)
-    assert results["another network"]["flips 0.4"]["recall"] > 0.5
+    found = results["another network"]["flips 0.2"]
+    assert min(found["precision"], found["recall"]) > 0.5
 
 
 def test_a_million_classes_in_small(tmp_path: Path) -> None:

@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 from command import refused
-from disturbance import assert_same_end, warnings
+from disturbance import assert_same_end, restore, warnings
 from tiny_run import as_flags, quiet, tiny_config
 
 from sphereface_jax.data.files import read_records
@@ -209,7 +210,9 @@ def test_a_nan_in_a_batch_is_named_and_the_last_good_state_kept(
     assert load_run(config.out).step == 4
     monkeypatch.undo()
     train(config, console=quiet())
-    assert_same_end(config, undisturbed)
+    ends = [restore(each)[0] for each in (config, undisturbed)]
+    # Not to the bit: another program, with NaN in it, took the first steps.
+    chex.assert_trees_all_close(*ends, rtol=1e-4, atol=1e-6)
 
 
 def test_weights_that_are_no_numbers_are_not_saved(tmp_path: Path) -> None:
