@@ -28,6 +28,7 @@ BOUNDS = (
     "devices",
     "identities",
     "held",
+    "network",
     "TFLOP",
     "arithmetic",
     "memory",
@@ -81,6 +82,7 @@ def bound_row(cell: Cell, said: dict[str, Any]) -> list[str]:
         devices(cell),
         power(cell.num_classes),
         cell.way,
+        str(cell.network),
         f"{sum(said['flops'].values()) / 1e12:,.3g}",
         *(
             f"{1e3 * said['seconds_at_least'][kind]:.2f}"
