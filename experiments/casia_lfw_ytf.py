@@ -137,7 +137,7 @@ def benchmarks(options: BenchmarkOptions, run: Path) -> dict[str, EvaluateOption
 def main(options: BenchmarkOptions) -> None:
     """Trains, scores what is named and writes the numbers."""
     out, machine = options.results_file("casia_lfw_ytf"), describe_machine()
-    folder, began = options.runs / f"casia_lfw_ytf_{options.preset}", time.perf_counter()
+    folder, began = options.runs / options.title("casia_lfw_ytf"), time.perf_counter()
     if options.preset == "smoke":
         options = draw_all(options, folder / "drawn")
     options.require("train")

@@ -29,7 +29,7 @@ FAR = 1e-2
 
 def variants(options: Options) -> dict[str, TrainConfig]:
     """The old network, the new one alone, and the new one that stays compatible."""
-    folder = options.runs / f"compatible_{options.preset}"
+    folder = options.runs / options.title("compatible")
     new = dataclasses.replace(options.base_config(), out=folder / "alone")
     new = dataclasses.replace(
         new, steps=4 * new.steps, loss=LossConfig("cosface", scale=30, margin=0.35)

@@ -16,7 +16,7 @@ Measured on two cores of an AMD EPYC in 156 s, ten-fold accuracy on 6,000 pairs 
 import dataclasses
 import functools
 
-from experiments.study import Options, run_study, start
+from experiments.study import StudyOptions, run_study, start
 from sphereface_jax.training.config import TrainConfig
 
 DEPTHS = {
@@ -27,7 +27,7 @@ DEPTHS = {
 }
 
 
-def variants(options: Options) -> dict[str, TrainConfig]:
+def variants(options: StudyOptions) -> dict[str, TrainConfig]:
     """A config for each depth; the faces preset takes SFNet with batch normalisation."""
     base = options.base_config()
     title, name = (
@@ -44,4 +44,4 @@ def variants(options: Options) -> dict[str, TrainConfig]:
 main = functools.partial(run_study, "depth", variants)
 
 if __name__ == "__main__":
-    start(main, Options, __doc__)
+    start(main, StudyOptions, __doc__)

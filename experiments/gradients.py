@@ -18,13 +18,13 @@ learns more slowly, and 300 steps are few.
 import dataclasses
 import functools
 
-from experiments.study import Options, run_study, start
+from experiments.study import StudyOptions, run_study, start
 from sphereface_jax.training.config import TrainConfig
 
 GRADIENTS = ("exact", "detached", "caffe")
 
 
-def variants(options: Options) -> dict[str, TrainConfig]:
+def variants(options: StudyOptions) -> dict[str, TrainConfig]:
     """A config for each gradient."""
     base = options.base_config()
     return {
@@ -36,4 +36,4 @@ def variants(options: Options) -> dict[str, TrainConfig]:
 main = functools.partial(run_study, "gradients", variants)
 
 if __name__ == "__main__":
-    start(main, Options, __doc__)
+    start(main, StudyOptions, __doc__)

@@ -19,7 +19,7 @@ without any λ the loss is NaN or infinite after 16 steps; one that waits and th
 import dataclasses
 import functools
 
-from experiments.study import Options, run_study, start
+from experiments.study import StudyOptions, run_study, start
 from sphereface_jax.training.config import TrainConfig
 
 # base, γ, power, λ_min
@@ -49,7 +49,7 @@ SCHEDULES = {
 }
 
 
-def variants(options: Options) -> dict[str, TrainConfig]:
+def variants(options: StudyOptions) -> dict[str, TrainConfig]:
     """A config for each schedule."""
     base = options.base_config()
     base = dataclasses.replace(base, optimizer=dataclasses.replace(base.optimizer, clip_norm=None))
@@ -71,4 +71,4 @@ def variants(options: Options) -> dict[str, TrainConfig]:
 main = functools.partial(run_study, "lambda_schedules", variants)
 
 if __name__ == "__main__":
-    start(main, Options, __doc__)
+    start(main, StudyOptions, __doc__)

@@ -17,7 +17,7 @@ That is no contest of the losses at their best, for which each would be tuned by
 import dataclasses
 import functools
 
-from experiments.study import Options, run_study, start
+from experiments.study import StudyOptions, run_study, start
 from sphereface_jax.losses import LOSSES
 from sphereface_jax.training.config import LossConfig, TrainConfig
 
@@ -41,7 +41,7 @@ def loss_config(base: LossConfig, name: str, scale: float | None) -> LossConfig:
     return dataclasses.replace(base, name=name, margin=None, scale=scale)
 
 
-def variants(options: Options) -> dict[str, TrainConfig]:
+def variants(options: StudyOptions) -> dict[str, TrainConfig]:
     """A config for each loss."""
     base = options.base_config()
     model = dataclasses.replace(base.model, name=options.choose(NETWORKS))
@@ -55,4 +55,4 @@ def variants(options: Options) -> dict[str, TrainConfig]:
 main = functools.partial(run_study, "losses", variants)
 
 if __name__ == "__main__":
-    start(main, Options, __doc__)
+    start(main, StudyOptions, __doc__)

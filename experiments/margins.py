@@ -17,11 +17,11 @@ Measured on two cores of an AMD EPYC in 89 s, ten-fold accuracy on 6,000 pairs o
 import dataclasses
 import functools
 
-from experiments.study import Options, run_study, start
+from experiments.study import StudyOptions, run_study, start
 from sphereface_jax.training.config import TrainConfig
 
 
-def variants(options: Options) -> dict[str, TrainConfig]:
+def variants(options: StudyOptions) -> dict[str, TrainConfig]:
     """A config for softmax and for each margin."""
     base = options.base_config()
     losses = {"softmax": dataclasses.replace(base.loss, name="softmax", margin=None)} | {
@@ -35,4 +35,4 @@ def variants(options: Options) -> dict[str, TrainConfig]:
 main = functools.partial(run_study, "margins", variants)
 
 if __name__ == "__main__":
-    start(main, Options, __doc__)
+    start(main, StudyOptions, __doc__)

@@ -256,7 +256,7 @@ class Study:
     """Runs that differ in their labels and their loss, each examined on strangers."""
 
     def __init__(self, options: NoisyOptions):
-        self.folder = options.runs / f"{NAME}_{options.preset}"
+        self.folder = options.runs / options.title(NAME)
         is_smoke = options.preset == "smoke"
         # Fewer steps would teach nothing, and a network that knows nothing cannot judge labels.
         self.base = dataclasses.replace(CPU, steps=60, batch_size=32) if is_smoke else CPU
@@ -445,15 +445,14 @@ def real(study: Study, options: NoisyOptions) -> dict[str, Any]:
         )
     vectors, truth = stored.embeddings[rows], faces.truth
     found: dict[str, Any] = {"by vectors": planted(vectors, truth, options.seeds)}
-    natural = flagged(look(vectors, truth))
-    for rate in (0.2,) if options.own else ():
-        labels = flipped(truth, rate, 0)
-        run, _ = study.learn(f"real_{rate:g}", faces, labels)
-        own = look(embedded(run, ImageFolder(faces.folder)), labels)
-        other = look(vectors, labels)
-        both = dataclasses.replace(own, findings=agreed(own.findings, other.findings))
-        for name, noise in (("by a network that learnt them", own), ("by both", both)):
-            found[f"flips {rate:g} {name}"] = examine_flips(noise, labels, truth, natural)
+    if not options.own:
+        return found
+    natural, labels = flagged(look(vectors, truth)), flipped(truth, 0.2, 0)
+    run, _ = study.learn("real_0.2", faces, labels)
+    own = look(embedded(run, ImageFolder(faces.folder)), labels)
+    both = dataclasses.replace(own, findings=agreed(own.findings, look(vectors, labels).findings))
+    for name, noise in (("by a network that learnt them", own), ("by both", both)):
+        found[f"flips 0.2 {name}"] = examine_flips(noise, labels, truth, natural)
     return found
 
 

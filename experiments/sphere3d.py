@@ -144,7 +144,7 @@ def main(options: Options) -> None:
     """Trains, embeds and writes points and prototypes."""
     out, machine, began = options.results_file("sphere3d"), describe_machine(), time.perf_counter()
     size = options.choose(SIZES)
-    folder = options.runs / f"sphere3d_{options.preset}"
+    folder = options.runs / options.title("sphere3d")
     base = dataclasses.replace(base_config(options, size), out=folder)
     if base.data.train == "synthetic":
         config, shown, labels = synthetic_faces(base, size)

@@ -101,8 +101,6 @@ class Options:
     """LFW's pairs.txt; the presets faces and paper need it."""
     images: Path | None = None
     """The folder of LFW's aligned images; the presets faces and paper need it."""
-    seed: int = 0
-    """Of the weights, the order of the examples and the augmentation."""
     runs: Path = Path("runs/experiments")
     """Where the runs live; the same command goes on with what is there."""
     out: Path | None = None
@@ -121,7 +119,7 @@ class Options:
 
     def title(self, name: str) -> str:
         """Returns what an experiment's results and runs are called."""
-        return f"{name}_{self.preset}" + (f"_seed{self.seed}" if self.seed else "")
+        return f"{name}_{self.preset}"
 
     def choose(self, by_preset: Mapping[str, Choice]) -> Choice:
         """Returns the preset's own.
@@ -152,7 +150,7 @@ class Options:
         base = {"smoke": SMOKE, "cpu": CPU, "faces": FACES, "paper": PAPER}[self.preset]
         if self.preset in ("faces", "paper"):
             self.require("train")
-        return self.on_named_faces(dataclasses.replace(base, seed=self.seed))
+        return self.on_named_faces(base)
 
     def on_named_faces(self, config: TrainConfig) -> TrainConfig:
         """Returns a config with the faces that --train, --root and --exclude name, if any."""
@@ -175,6 +173,22 @@ class Options:
         return synthetic_exam(300, 8, CPU.data.image_size, pairs_per_fold=600)
 
 
+@dataclass(frozen=True)
+class StudyOptions(Options):
+    """What an experiment of `run_study` takes."""
+
+    seed: int = 0
+    """Of the weights, the order of the examples and the augmentation."""
+
+    def title(self, name: str) -> str:
+        """As of `Options`; another seed has results and runs of its own."""
+        return super().title(name) + (f"_seed{self.seed}" if self.seed else "")
+
+    def base_config(self) -> TrainConfig:
+        """As of `Options`, with the seed."""
+        return dataclasses.replace(super().base_config(), seed=self.seed)
+
+
 AnyOptions = TypeVar("AnyOptions")
 
 
@@ -189,7 +203,7 @@ def start(main: Callable[[AnyOptions], None], options: type[AnyOptions], doc: st
 
 
 def run_study(
-    name: str, variants: Callable[[Options], Mapping[str, TrainConfig]], options: Options
+    name: str, variants: Callable[[StudyOptions], Mapping[str, TrainConfig]], options: StudyOptions
 ) -> None:
     """Trains and examines every variant of an experiment and writes its results.
 

@@ -196,7 +196,7 @@ def main(options: Options) -> None:
     if options.preset != "smoke":
         options.require("train", "pairs", "images")
     config, exam = options.on_named_faces(options.choose(PRESETS)), options.exam()
-    folder, seeds = options.runs / f"accuracy_{options.preset}", {}
+    folder, seeds = options.runs / options.title("accuracy"), {}
     for seed in range(2 if options.preset == "smoke" else 3):
         print(f"accuracy: seed {seed}", flush=True)
         seeded = dataclasses.replace(config, seed=seed, out=folder / f"seed{seed}")

@@ -119,9 +119,13 @@ def nearest_other(
       ValueError: as `highest_impostors`.
     """
     return highest_impostors(
-        rows, others, probe_identities=place, other_identities=np.arange(len(others)),
-        by_probe=1, overall=0,
-    ).by_probe[:, 0]  # fmt: skip
+        rows,
+        others,
+        probe_identities=place,
+        other_identities=np.arange(len(others)),
+        by_probe=1,
+        overall=0,
+    ).by_probe[:, 0]
 
 
 def merge_impostors(first: HighestImpostors, second: HighestImpostors) -> HighestImpostors:

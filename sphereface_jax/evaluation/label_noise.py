@@ -306,22 +306,27 @@ def find_cores(
             by_size = np.argsort(-np.bincount(number), kind="stable")
             cluster[rows] = np.argsort(by_size)[number]
     is_core = cluster == 0
-    sums = np.zeros((len(counts), unit.shape[1]))
-    np.add.at(sums, labels[is_core], unit[is_core])
-    held = np.bincount(labels[is_core], minlength=len(counts))
+    sums, held = _sums(unit, labels, is_core, len(counts))
     several = held > 1
     coherence = np.full(len(counts), same)
     squares = np.einsum("cd,cd->c", sums, sums)
     coherence[several] = (squares[several] - held[several]) / (held * (held - 1))[several]
     own = _cosine_without(unit, labels, sums, is_core)
     is_second = cluster == 1
-    seconds = np.zeros_like(sums)
-    np.add.at(seconds, labels[is_second], unit[is_second])
-    held_second = np.bincount(labels[is_second], minlength=len(counts))
+    seconds, held_second = _sums(unit, labels, is_second, len(counts))
     seconds[held_second < np.maximum(2, _QUARTER * counts)] = 0
     own = np.fmax(own, _cosine_without(unit, labels, seconds, is_second))
     means = sums / np.maximum(held, 1)[:, None]
     return Cores(cluster, means, held, counts, np.maximum(coherence, 1e-3), own)
+
+
+def _sums(
+    unit: NDArray[np.floating], labels: NDArray[np.int64], is_part: NDArray[np.bool_], classes: int
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """The sum [C, D] of each identity's rows that are part, and how many they are [C]."""
+    sums = np.zeros((classes, unit.shape[1]))
+    np.add.at(sums, labels[is_part], unit[is_part])
+    return sums, np.bincount(labels[is_part], minlength=classes)
 
 
 def _cosine_without(

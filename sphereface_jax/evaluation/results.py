@@ -14,8 +14,16 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         """The numbers as plain values, an entry of `{"protocols": {...}}` for a protocol's."""
-        values = dataclasses.asdict(self)
-        return {field.name: values[field.name] for field in dataclasses.fields(self) if field.repr}
+        return _plain(self)
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        shown = (field.name for field in dataclasses.fields(value) if field.repr)
+        return {name: _plain(getattr(value, name)) for name in shown}
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    return value
 
 
 def result_cells(numbers: Numbers) -> dict[str, str]:

@@ -173,6 +173,15 @@ def require_rowwise(tx: optax.GradientTransformation, name: str) -> None:
     Raises:
       ValueError: if what it does to a row depends on the others.
     """
+    if not is_rowwise(tx):
+        raise ValueError(
+            f"loss.sample_rate: expected an optimizer that treats each prototype by itself, "
+            f"got {name}, which mixes rows; use --optimizer.name sgd or adamw"
+        )
+
+
+def is_rowwise(tx: optax.GradientTransformation) -> bool:
+    """Whether an optimiser treats every row of a matrix as if it were alone, as tried on a few."""
     rng = np.random.default_rng(0)
     weights, *gradients = (jnp.asarray(rng.normal(size=(4, 3)), jnp.float32) for _ in range(4))
     rows = jnp.array([0, 2])
@@ -189,9 +198,5 @@ def require_rowwise(tx: optax.GradientTransformation, name: str) -> None:
 
     whole = run(weights, gradients)[rows]
     alone = run(weights[rows], [gradient[rows] for gradient in gradients])
-    is_rowwise = np.allclose(whole, alone, rtol=1e-5, atol=1e-6)
-    if not (is_rowwise and jax.tree.all(jax.tree.map(is_whole, tx.init(weights)))):
-        raise ValueError(
-            f"loss.sample_rate: expected an optimizer that treats each prototype by itself, "
-            f"got {name}, which mixes rows; use --optimizer.name sgd or adamw"
-        )
+    is_alike = np.allclose(whole, alone, rtol=1e-5, atol=1e-6)
+    return bool(is_alike and jax.tree.all(jax.tree.map(is_whole, tx.init(weights))))

@@ -83,8 +83,8 @@ def update_in_place(
     def of_rows(leaf: jax.Array) -> bool:
         return jnp.shape(leaf) == shape
 
-    where = jax.tree.map(lambda leaf: P(("model", "data")) if of_rows(leaf) else P(), opt_state)
-    is_rows = jax.tree.leaves(jax.tree.map(of_rows, opt_state))
+    is_rows = jax.tree.map(of_rows, opt_state)
+    where = jax.tree.map(lambda whole: P(("model", "data")) if whole else P(), is_rows)
     a_row = prototypes.dtype.itemsize * shape[1]
     pieces = -(-own // max(BYTES // (a_row * data), ROWS_OF_A_TILE))
     size = min(-(-own // (ROWS_OF_A_TILE * pieces)) * ROWS_OF_A_TILE, own)
@@ -93,7 +93,6 @@ def update_in_place(
     def update(
         prototypes: jax.Array, gradient: jax.Array, opt_state: Any, other_norm: jax.Array
     ) -> tuple[jax.Array, Any, jax.Array]:
-        leaves, structure = jax.tree.flatten(opt_state)
         me = jax.lax.axis_index("data")
 
         def place(start: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -126,39 +125,33 @@ def update_in_place(
         norm = jnp.sqrt(square + other_norm**2)
         factor = 1.0 if clip_norm is None else jnp.minimum(1.0, clip_norm / norm)
 
-        def visit(carry: Any, start: jax.Array) -> tuple[Any, None]:
-            prototypes, kept, _ = carry
+        def visit(carry: tuple[jax.Array, Any], start: jax.Array) -> tuple[Any, None]:
+            prototypes, kept = carry
             begin, fresh = place(start)
             rows = rows_of(prototypes, me, begin)
-            some = iter(kept)
-            before = [
-                take(next(some), begin) if whole else leaf
-                for leaf, whole in zip(leaves, is_rows, strict=True)
-            ]
+            # What is not of rows, as a count of steps, moves on once however many pieces there are.
+            before = jax.tree.map(
+                lambda whole, values, first: take(values, begin) if whole else first,
+                is_rows,
+                kept,
+                opt_state,
+            )
             by = rows_of(gradient, 0, begin) * factor
-            after, after_state = update_rows(by, jax.tree.unflatten(structure, before), rows)
+            after, found = update_rows(by, before, rows)
             after = jnp.where(fresh, after, rows)
-            gathered = jax.lax.all_gather(after, "data")
-            prototypes = put(prototypes, gathered, begin, 1)
-            found = list(zip(jax.tree.leaves(after_state), before, is_rows, strict=True))
-            kept = [
-                put(values, jnp.where(fresh, new, old), begin)
-                for values, (new, old, _) in zip(
-                    kept, (leaf for leaf in found if leaf[2]), strict=True
-                )
-            ]
-            return (prototypes, kept, [new for new, _, whole in found if not whole]), None
+            kept = jax.tree.map(
+                lambda whole, values, new, old: (
+                    put(values, jnp.where(fresh, new, old), begin) if whole else new
+                ),
+                is_rows,
+                kept,
+                found,
+                before,
+            )
+            return (put(prototypes, jax.lax.all_gather(after, "data"), begin, 1), kept), None
 
-        start = (
-            prototypes.reshape(data, own, shape[1]),
-            [leaf for leaf, whole in zip(leaves, is_rows, strict=True) if whole],
-            [leaf for leaf, whole in zip(leaves, is_rows, strict=True) if not whole],
-        )
-        (prototypes, kept, others), _ = jax.lax.scan(visit, start, starts)
-        rows, rest = iter(kept), iter(others)
-        opt_state = jax.tree.unflatten(
-            structure, [next(rows if whole else rest) for whole in is_rows]
-        )
+        start = prototypes.reshape(data, own, shape[1]), opt_state
+        (prototypes, opt_state), _ = jax.lax.scan(visit, start, starts)
         return prototypes.reshape(held, shape[1]), opt_state, norm
 
     return jax.shard_map(

@@ -16,7 +16,7 @@ from sphereface_jax.training.config import TrainConfig
 from sphereface_jax.training.distributed import make_mesh, platform_of, state_sharding
 from sphereface_jax.training.objective import Objective
 from sphereface_jax.training.optimizer import FineTuning, make_optimizer
-from sphereface_jax.training.partial_fc import require_rowwise
+from sphereface_jax.training.partial_fc import is_rowwise, require_rowwise
 from sphereface_jax.training.state import (
     ROWS_OF_A_TILE,
     TrainState,
@@ -189,11 +189,7 @@ def _updates_in_place(
         return False
     if len(shape) > 2 or shape[0] % (ROWS_OF_A_TILE * mesh.size):
         return False
-    try:
-        require_rowwise(tx, config.optimizer.name)
-    except ValueError:
-        return False
-    return True
+    return is_rowwise(tx)
 
 
 def _check_batch(config: TrainConfig, objective: Objective, model_state: nnx.State) -> None:

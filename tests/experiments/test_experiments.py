@@ -182,3 +182,12 @@ def test_the_faces_preset_learns_from_a_list() -> None:
         options.exam()
     with pytest.raises(ValueError, match="--preset: expected one of smoke, cpu, paper, got faces"):
         importlib.import_module("experiments.lambda_schedules").variants(options)
+
+
+def test_another_seed_has_results_and_runs_of_its_own() -> None:
+    first, second = (study.StudyOptions(preset="smoke", seed=seed) for seed in (0, 1))
+    assert [each.title("margins") for each in (first, second)] == [
+        "margins_smoke",
+        "margins_smoke_seed1",
+    ]
+    assert second.base_config() == dataclasses.replace(first.base_config(), seed=1)
