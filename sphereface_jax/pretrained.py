@@ -112,9 +112,7 @@ def load_pretrained(folder: Path) -> SavedRun:
     """
     config, step = pretrained_config(folder)
     path = existing_file(folder / WEIGHTS, "the weights of a folder of `sphereface export --hf`")
-    model = nnx.eval_shape(
-        lambda: make_model(config.model, config.data.image_size, rngs=nnx.Rngs(0))
-    )
+    model = make_model(config.model, config.data.image_size, rngs=None)
     try:
         load_state_dict(model, read_safetensors(path))
     except ValueError as error:

@@ -32,7 +32,7 @@ SHARED_DATA = Path(os.environ.get("SPHEREFACE_DATA", REPOSITORY.parent / "shared
 """Real faces, which no clone has: the tests that need them skip without."""
 
 jax.config.update("jax_compilation_cache_dir", str(REPOSITORY / ".cache" / "jax"))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
 @pytest.fixture(scope="session")

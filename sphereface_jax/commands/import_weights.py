@@ -24,7 +24,7 @@ from sphereface_jax.data.files import atomic_folder, write_json
 from sphereface_jax.interop.sources import OF_FAMILIES, Source, source_of
 from sphereface_jax.interop.tensor_files import read_tensors, split_key, without_wrappers
 from sphereface_jax.interop.weights import family_of, load_state_dict
-from sphereface_jax.models import MODELS
+from sphereface_jax.models import MODELS, abstract_model
 from sphereface_jax.pretrained import WEIGHTS, pretrained_config
 from sphereface_jax.training.checkpoint import Checkpoints
 from sphereface_jax.training.config import (
@@ -37,7 +37,7 @@ from sphereface_jax.training.config import (
 from sphereface_jax.training.model_card import write_model_card
 from sphereface_jax.training.objective import Objective
 from sphereface_jax.training.state import make_model, padded_classes
-from sphereface_jax.training.trainer import make_init
+from sphereface_jax.training.trainer import state_shapes
 
 _PIXELS = ("image_size", "color_order", "pixel_mean", "pixel_divisor")
 _MODEL = ("embedding_dim", "channels", "folded")
@@ -88,13 +88,11 @@ def import_weights(options: ImportOptions, *, console: Console) -> None:
 def _read_network(options: ImportOptions) -> FoundNetwork:
     """Reads a file of tensors as the network that the options name."""
     tensors, dropped = _read(options.weights)
-    family = family_of(nnx.eval_shape(lambda: MODELS[options.arch](rngs=nnx.Rngs(0))), tensors)
+    family = family_of(abstract_model(options.arch), tensors)
     options = _filled(options, source_of(options.arch, family))
     config = _config(options)
     class_weights = _class_weights(options, tensors)
-    model = nnx.eval_shape(
-        lambda: make_model(config.model, config.data.image_size, rngs=nnx.Rngs(0))
-    )
+    model = make_model(config.model, config.data.image_size, rngs=None)
     try:
         load_state_dict(model, tensors)
     except ValueError as error:
@@ -214,7 +212,7 @@ def _write_run(
     """Writes the run beside its place, then renames it."""
     num_classes = imported["num_classes"]
     objective = Objective(config.loss, max(num_classes, 1))
-    shapes = jax.eval_shape(make_init(config, objective, optax.identity()))
+    _, shapes = state_shapes(config, objective, optax.identity())
     prototypes = np.zeros((padded_classes(max(num_classes, 1)), config.model.embedding_dim))
     if class_weights is not None:
         prototypes[:num_classes] = class_weights

@@ -29,7 +29,7 @@ from sphereface_jax.interop.onnx_chart import (
 from sphereface_jax.interop.onnx_file import OnnxFile
 from sphereface_jax.interop.onnx_graph import emit
 from sphereface_jax.interop.onnx_tokens import Axis, Part, TokenBuilder, View, joined, whole
-from sphereface_jax.models import MODELS
+from sphereface_jax.models import MODELS, abstract_model
 from sphereface_jax.models.iresnet import UNITS as IRESNET_UNITS
 from sphereface_jax.models.iresnet import IResNet
 from sphereface_jax.models.layers import BatchNorm, Bias, PReLU
@@ -577,21 +577,20 @@ def _match(
     file: OnnxFile, chart: Chart, front: Front, name: str, channels: Channels, embedding_dim: int
 ) -> Recognised:
     _, _, height, width = chart.shapes[front.value]
-    build = functools.partial(
-        MODELS[name],
-        embedding_dim=embedding_dim,
-        image_size=(height, width),
-        channels=channels,
-    )
+    options = {
+        "embedding_dim": embedding_dim,
+        "image_size": (height, width),
+        "channels": tuple(channels),
+    }
     try:
-        model: Any = nnx.eval_shape(lambda: build(rngs=nnx.Rngs(0)))
+        model = abstract_model(name, **options)
     except (ValueError, AssertionError, ArithmeticError):
         said = ", ".join(map(str, channels))
         raise Departure(f"expected channels that {name} can have, found {said}", 0) from None
     reader, normalized = _walk(model, chart, front)
     folded = reader.folded
     if folded:
-        model = nnx.eval_shape(lambda: build(folded=True, rngs=nnx.Rngs(0)))
+        model = abstract_model(name, **options, folded=True)
         steps = [replace(step, data=dict(step.data)) for step in chart.steps]
         copy = replace(chart, steps=steps)
         reader, normalized = _walk(model, copy, _front(copy))

@@ -37,7 +37,7 @@ from sphereface_jax.training.config import TrainConfig, from_dict, resume_confli
 from sphereface_jax.training.distributed import is_main
 from sphereface_jax.training.objective import restored_objective
 from sphereface_jax.training.state import TrainState, abstract
-from sphereface_jax.training.trainer import make_graph, make_init
+from sphereface_jax.training.trainer import state_shapes
 
 logger = logging.getLogger(__name__)
 
@@ -204,9 +204,8 @@ def load_run(path: Path) -> SavedRun:
         num_classes = progress["num_classes"]
         # An imported network may know no classes; its prototypes are padding alone.
         objective = restored_objective(config.loss, max(num_classes, 1))
-        init = make_init(config, objective, optax.identity())
+        graph, shapes = state_shapes(config, objective, optax.identity())
         everywhere = NamedSharding(jax.make_mesh((jax.device_count(),), ("data",)), PartitionSpec())
-        shapes = jax.eval_shape(init)
         like = abstract(shapes, jax.tree.map(lambda _: everywhere, shapes))
         step, weights = checkpoints.restore_weights(like)
     averaged = weights["ema_params"]
@@ -215,7 +214,7 @@ def load_run(path: Path) -> SavedRun:
         config=config,
         step=step,
         num_classes=num_classes,
-        graph=make_graph(config),
+        graph=graph,
         params=weights["params"] if averaged is None else averaged,
         model_state=weights["model_state"],
         prototypes=weights["prototypes"],

@@ -10,7 +10,7 @@ import optax
 from flax import nnx
 
 from sphereface_jax._checks import require
-from sphereface_jax.models import FOLDABLE, MODELS
+from sphereface_jax.models import FOLDABLE, MODELS, abstract_model
 from sphereface_jax.training.config import ModelConfig
 from sphereface_jax.training.objective import Objective
 
@@ -68,13 +68,16 @@ def padded_classes(num_classes: int) -> int:
     return -(-num_classes // multiple) * multiple
 
 
-def make_model(config: ModelConfig, image_size: tuple[int, int], *, rngs: nnx.Rngs) -> nnx.Module:
+def make_model(
+    config: ModelConfig, image_size: tuple[int, int], *, rngs: nnx.Rngs | None
+) -> nnx.Module:
     """Builds the backbone that a config names.
 
     Args:
       config: of the network.
       image_size: height and width in pixels.
-      rngs: for the weights, and for what draws in training.
+      rngs: for the weights, and for what draws in training; None: nothing is computed, and the
+        network has shapes in place of arrays.
 
     Returns:
       The network, from pixels [B, H, W, 3] to embeddings [B, D].
@@ -83,21 +86,21 @@ def make_model(config: ModelConfig, image_size: tuple[int, int], *, rngs: nnx.Rn
       ValueError: there is no backbone of that name, or it cannot be folded.
     """
     require(config.name in MODELS, "model.name", f"one of {', '.join(MODELS)}", repr(config.name))
-    build = MODELS[config.name]
-    options = {"folded": True} if config.folded else {}
-    if config.folded and build.func not in FOLDABLE:
+    if config.folded and MODELS[config.name].func not in FOLDABLE:
         raise ValueError(
             f"model.folded: expected a network with normalisation, got {config.name}; leave it out"
         )
-    return build(
-        **options,
-        embedding_dim=config.embedding_dim,
-        image_size=image_size,
-        channels=config.channels,
-        remat=config.remat,
-        dtype=jnp.dtype(config.dtype),
-        rngs=rngs,
-    )
+    options = {
+        "embedding_dim": config.embedding_dim,
+        "image_size": image_size,
+        "channels": config.channels,
+        "remat": config.remat,
+        "dtype": jnp.dtype(config.dtype),
+        **({"folded": True} if config.folded else {}),
+    }
+    if rngs is None:
+        return abstract_model(config.name, **options)
+    return MODELS[config.name](**options, rngs=rngs)
 
 
 def init_prototypes(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:

@@ -50,16 +50,6 @@ class Trainer:
     like: TrainState
 
 
-@run_arithmetic()
-def make_graph(config: TrainConfig) -> nnx.GraphDef:
-    """Returns the network's static part, without computing its weights."""
-
-    def build() -> nnx.Module:
-        return make_model(config.model, config.data.image_size, rngs=nnx.Rngs(0))
-
-    return nnx.graphdef(nnx.eval_shape(build))
-
-
 def make_init(
     config: TrainConfig, objective: Objective, tx: optax.GradientTransformation
 ) -> Callable[[], TrainState]:
@@ -71,23 +61,55 @@ def make_init(
       tx: the optimiser.
 
     Returns:
-      The function, which can be traced for shapes alone.
+      The function.
     """
 
     def init() -> TrainState:
         model_key, head_key = jax.random.split(jax.random.key(config.seed))
         model = make_model(config.model, config.data.image_size, rngs=nnx.Rngs(model_key))
-        return create_state(
-            model,
-            objective,
-            tx,
-            key=head_key,
-            embedding_dim=config.model.embedding_dim,
-            ema=config.optimizer.ema_decay > 0,
-            frozen=config.compatible_with is not None,
-        )
+        return _create_state(config, model, objective, tx, head_key)
 
     return init
+
+
+def state_shapes(
+    config: TrainConfig, objective: Objective, tx: optax.GradientTransformation
+) -> tuple[nnx.GraphDef[nnx.Module], TrainState]:
+    """What the function of `make_init` would return, in shapes: nothing is computed.
+
+    Args:
+      config: of the run.
+      objective: the loss.
+      tx: the optimiser.
+
+    Returns:
+      The network's static part, and the state with a `jax.ShapeDtypeStruct` per array.
+    """
+    graph, variables = nnx.split(make_model(config.model, config.data.image_size, rngs=None))
+
+    def create(variables: nnx.State) -> TrainState:
+        model = nnx.merge(graph, variables)
+        return _create_state(config, model, objective, tx, jax.random.key(config.seed))
+
+    return graph, jax.eval_shape(create, variables)
+
+
+def _create_state(
+    config: TrainConfig,
+    model: nnx.Module,
+    objective: Objective,
+    tx: optax.GradientTransformation,
+    key: jax.Array,
+) -> TrainState:
+    return create_state(
+        model,
+        objective,
+        tx,
+        key=key,
+        embedding_dim=config.model.embedding_dim,
+        ema=config.optimizer.ema_decay > 0,
+        frozen=config.compatible_with is not None,
+    )
 
 
 @run_arithmetic()
@@ -134,9 +156,8 @@ def make_trainer(
     tx = tx or make_optimizer(config.optimizer, config.steps)
     if config.loss.sample_rate < 1 and config.loss.sampling == "partial_fc":
         require_rowwise(tx, name)
-    graph = make_graph(config)
     init = make_init(config, objective, tx)
-    shapes = jax.eval_shape(init)
+    graph, shapes = state_shapes(config, objective, tx)
     _check_batch(config, objective, shapes.model_state)
     optimizer = config.optimizer
     tuning = FineTuning(config.freeze, optimizer.head_rate, optimizer.head_first)

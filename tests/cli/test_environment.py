@@ -59,6 +59,7 @@ def test_a_run_and_its_readers_know_nothing_of_the_flags(
     assert fingerprint(state) == fingerprint(restore(undisturbed)[0])
 
 
+@pytest.mark.slow
 def test_a_run_trained_under_other_flags_ends_in_the_same_bits(
     undisturbed: TrainConfig, tmp_path: Path
 ) -> None:

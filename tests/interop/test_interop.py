@@ -43,6 +43,9 @@ NETWORKS = {
     "mobilefacenet_foamliu": lambda: networks.FoamliuMobileFaceNet(CHANNELS, DIM, REMAINING),
 }
 
+VARIANTS = ("sfnet20_deprecated", "vit_s", "ir18", "ir50", "mobilefacenet_foamliu")
+"""Near another network: their turn comes with the slow tests."""
+
 ARCHITECTURES = pytest.mark.parametrize(
     "arch",
     [
@@ -51,7 +54,7 @@ ARCHITECTURES = pytest.mark.parametrize(
             marks=pytest.mark.parity_full
             if "large" in name
             else pytest.mark.slow
-            if name in ("vit_s", "ir50")
+            if name in VARIANTS
             else (),
         )
         for name in NETWORKS

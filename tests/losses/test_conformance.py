@@ -19,6 +19,7 @@ def fresh():
     return conformance()
 
 
+@pytest.mark.slow
 def test_the_files_are_fresh(fresh):
     arrays, cases = fresh
     assert json.loads(json.dumps(cases)) == CASES

@@ -18,7 +18,7 @@ from rich.console import Console
 from tiny_run import as_flags, tiny_config
 
 from sphereface_jax import models
-from sphereface_jax.models import MODELS
+from sphereface_jax.models import MODELS, abstract_model
 from sphereface_jax.models.layers import BatchNorm, Constant
 from sphereface_jax.training.checkpoint import Checkpoints
 from sphereface_jax.training.config import OptimizerConfig, TrainConfig
@@ -65,7 +65,7 @@ def multiply_accumulates(jaxpr: jax.extend.core.Jaxpr) -> int:
 )
 def test_counts_are_those_documented(name: str) -> None:
     size = (112, 96) if name.startswith("sphere") else (112, 112)
-    model = nnx.eval_shape(lambda: MODELS[name](image_size=size, rngs=nnx.Rngs(0)))
+    model = abstract_model(name, image_size=size)
     model.eval()
     graph, state = nnx.split(model)
     jaxpr = jax.make_jaxpr(lambda state, images: nnx.merge(graph, state)(images))(
@@ -74,6 +74,16 @@ def test_counts_are_those_documented(name: str) -> None:
     weights = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
     macs = round(multiply_accumulates(jaxpr.jaxpr) / 1e9, 2)
     assert (weights, macs) == documented()[name]
+
+
+def test_an_abstract_model_is_a_new_one_each_time() -> None:
+    options = {"image_size": (32, 32), "channels": (4, 4, 8, 8)}
+    first = abstract_model("sfnet4_bn", **options)
+    first.embedding.kernel.set_value(jnp.zeros(first.embedding.kernel.shape))
+    second = nnx.state(abstract_model("sfnet4_bn", **options))
+    made = nnx.state(MODELS["sfnet4_bn"](**options, rngs=nnx.Rngs(0)))
+    assert {type(leaf) for leaf in jax.tree.leaves(second)} == {jax.ShapeDtypeStruct}
+    chex.assert_trees_all_equal_shapes_and_dtypes(second, made)
 
 
 @pytest.mark.parametrize("name", ["sfnet10_bn", "sfnet10_deprecated", "iresnet18", "mobilefacenet"])

@@ -124,6 +124,7 @@ def test_the_changelog_and_the_citation_name_this_release() -> None:
     assert section.groups() in [cited.groups(), ("Unreleased", None)]
 
 
+@pytest.mark.slow
 def test_the_table_of_losses_is_fresh() -> None:
     page = (ROOT / "docs" / "losses.md").read_text(encoding="utf-8")
     assert page == loss_table.page(), "run `python -m experiments.loss_table`"
@@ -161,6 +162,7 @@ def test_the_pictures_show_where_the_margin_lies(margin: int, degrees: float) ->
     assert claimed.tolist() == [0, 1 if margin == 1 else -1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", tutorial_figures.FIGURES)
 def test_a_picture_of_the_tutorial_can_be_drawn(name: str) -> None:
     draw = tutorial_figures.FIGURES[name]
