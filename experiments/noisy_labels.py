@@ -48,7 +48,12 @@ from sphereface_jax.training.config import (
     TrainConfig,
 )
 
-CLEANED = {"cleaned": "cleaned", "cleaned twice": "twice", "cleaned three times": "thrice"}
+CLEANED = {
+    "cleaned": "cleaned",
+    "cleaned twice": "twice",
+    "cleaned three times": "thrice",
+    "cleaned four times": "fourth",
+}
 REMEDIES = (*CLEANED, "filtered", "subcentres", "minor centres dropped")
 NAME, RATE, FARTHEST = "noisy_labels", 0.4, np.cos(np.radians(75))
 COSFACE = LossConfig("cosface", scale=16, margin=0)

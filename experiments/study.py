@@ -177,16 +177,8 @@ class Options:
 class StudyOptions(Options):
     """What an experiment of `run_study` takes."""
 
-    seed: int = 0
-    """Of the weights, the order of the examples and the augmentation."""
-
-    def title(self, name: str) -> str:
-        """As of `Options`; another seed has results and runs of its own."""
-        return super().title(name) + (f"_seed{self.seed}" if self.seed else "")
-
-    def base_config(self) -> TrainConfig:
-        """As of `Options`, with the seed."""
-        return dataclasses.replace(super().base_config(), seed=self.seed)
+    seeds: int = 1
+    """How often to train each variant: with other weights, order of examples and augmentation."""
 
 
 AnyOptions = TypeVar("AnyOptions")
@@ -213,18 +205,25 @@ def run_study(
       options: of the command line.
 
     Raises:
-      ValueError: there are results already, or the preset lacks data.
+      ValueError: there are results already, the preset lacks data, or no seed is asked for.
     """
+    if options.seeds < 1:
+        raise ValueError(f"--seeds: expected 1 or more, got {options.seeds}")
     configs, out, exam = variants(options), options.results_file(name), options.exam()
     machine = describe_machine()
     folder, began = options.runs / options.title(name), time.perf_counter()
     base = options.base_config()
-    rows = {}
-    for variant, config in configs.items():
-        print(f"{name}: {variant}", flush=True)
-        config = dataclasses.replace(config, out=folder / re.sub(r"[^\w.]+", "_", variant))
-        rows[variant] = {"changes": differences(config, dataclasses.replace(base, out=config.out))}
-        rows[variant] |= learn(config, exam)
+    rows: dict[str, dict[str, Any]] = {}
+    for seed in range(options.seeds):
+        for variant, config in configs.items():
+            print(f"{name}: {variant}, seed {seed}", flush=True)
+            run = folder / (re.sub(r"[^\w.]+", "_", variant) + f"_seed{seed}" * (seed > 0))
+            found = learn(dataclasses.replace(config, seed=seed, out=run), exam)
+            if seed == 0:
+                rows[variant] = {"changes": differences(config, base), **found}
+            if "verification" in found:
+                scores = rows[variant].setdefault("accuracy_by_seed", {})
+                scores[str(seed)] = found["verification"]["accuracy_10_fold"]
     results = {
         "experiment": name,
         "preset": options.preset,

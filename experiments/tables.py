@@ -1,10 +1,12 @@
 """The Markdown tables of docs/results.md, each from the results of one experiment."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
+
+import numpy as np
 
 from experiments.pages import Results, table
 
-Columns = Mapping[str, Callable[[Results], str]]
+Columns = dict[str, Callable[[Results], str]]
 
 
 def by_column(rows: Iterable[tuple[str, Results]], first: str, columns: Columns) -> str:
@@ -45,10 +47,20 @@ LEARNT: Columns = {
 }
 
 
+def over_seeds(found: Results) -> str:
+    """The mean accuracy of the same run from several seeds, and the deviation between them."""
+    scores = list(found["accuracy_by_seed"].values())
+    spread = f" ± {percent(float(np.std(scores, ddof=1)))}" if len(scores) > 1 else ""
+    return percent(float(np.mean(scores))) + spread
+
+
 def study(results: Results, first: str) -> str:
     """The table of an experiment of run_study."""
-    said = by_column(results["variants"].items(), first, LEARNT)
-    gone = {name: row["diverged"] for name, row in results["variants"].items() if "diverged" in row}
+    rows = results["variants"]
+    seeds = max(len(row.get("accuracy_by_seed", ())) for row in rows.values())
+    columns = LEARNT if seeds < 2 else LEARNT | {f"mean of {seeds} seeds": over_seeds}
+    said = by_column(rows.items(), first, columns)
+    gone = {name: row["diverged"] for name, row in rows.items() if "diverged" in row}
     notes = [f"\n\n{name} diverged: {message}." for name, message in gone.items()]
     return said + "".join(notes)
 
