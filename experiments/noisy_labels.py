@@ -144,6 +144,11 @@ def joined(truth: np.ndarray, rate: float) -> np.ndarray:
     return np.where(truth >= first, first + (truth - first) // 2 * 2, truth)
 
 
+def planted_names(truth: np.ndarray) -> np.ndarray:
+    """30 % of people under two names, and 20 % of people two to a name."""
+    return np.unique(parted(joined(truth, 0.2), 0.3), return_inverse=True)[1]
+
+
 def flagged(noise: LabelNoise) -> np.ndarray:
     """[N], the images to move or to drop."""
     is_flagged = np.zeros(len(noise.labels), bool)
@@ -354,8 +359,7 @@ def regained(study: Study, seed: int) -> dict[str, Any]:
 def names(study: Study) -> dict[str, Any]:
     """20 % of flips, 30 % of people under two names, and 20 % of people two to a name, at once."""
     faces = study.faces(0)
-    truth = parted(joined(faces.truth, 0.2), 0.3)
-    truth = np.unique(truth, return_inverse=True)[1]
+    truth = planted_names(faces.truth)
     labels = flipped(truth, 0.2, 0)
     run, _ = study.learn("names", faces, labels)
     noise = look(embedded(run, ImageFolder(faces.folder)), labels)
@@ -423,7 +427,7 @@ def planted(embeddings: np.ndarray, truth: np.ndarray, seeds: int = 1) -> dict[s
             found[f"flips {rate:g}" + f", seed {seed}" * (seed > 0)] = examine_flips(
                 look(embeddings, labels), labels, truth, natural
             )
-    both = np.unique(parted(joined(truth, 0.2), 0.3), return_inverse=True)[1]
+    both = planted_names(truth)
     odd = frozenset(each.identity for each in none.findings if each.action == "split")
     found["names"] = names_found(look(embeddings, both), both, both, truth, odd)
     copies = np.random.default_rng(0).permutation(len(truth))[: len(truth) // 50]
@@ -449,15 +453,43 @@ def real(study: Study, options: NoisyOptions) -> dict[str, Any]:
             f"{options.vectors}: expected vectors of all of {options.train}, some are missing"
         )
     vectors, truth = stored.embeddings[rows], faces.truth
-    found: dict[str, Any] = {"by vectors": planted(vectors, truth, options.seeds)}
-    if not options.own:
-        return found
-    natural, labels = flagged(look(vectors, truth)), flipped(truth, 0.2, 0)
-    run, _ = study.learn("real_0.2", faces, labels)
-    own = look(embedded(run, ImageFolder(faces.folder)), labels)
-    both = dataclasses.replace(own, findings=agreed(own.findings, look(vectors, labels).findings))
-    for name, noise in (("by a network that learnt them", own), ("by both", both)):
-        found[f"flips 0.2 {name}"] = examine_flips(noise, labels, truth, natural)
+    found = {"by vectors": planted(vectors, truth, options.seeds)}
+    return found | (by_own_network(study, faces, vectors) if options.own else {})
+
+
+def by_own_network(study: Study, faces: Faces, vectors: np.ndarray) -> dict[str, Any]:
+    """What networks find in the wrong labels that they learnt, alone and where vectors agree.
+
+    Args:
+      study: whose runs they are.
+      faces: real ones.
+      vectors: [N, D], of their images, by another network.
+
+    Returns:
+      What was found, by what was planted.
+    """
+    none, source, found = look(vectors, faces.truth), ImageFolder(faces.folder), {}
+    odd = frozenset(each.identity for each in none.findings if each.action == "split")
+    flips, names = flipped(faces.truth, 0.2, 0), planted_names(faces.truth)
+    own = None
+    for what, labels in (
+        ("flips 0.2", flips),
+        ("flips 0.2, cleaned once", flips),
+        ("names", names),
+    ):
+        kept = cleaned(own, flips) if own is not None and labels is flips else (labels,)
+        run, _ = study.learn(f"real {what}", faces, *kept)
+        own = look(embedded(run, source), labels)
+        agree = agreed(own.findings, look(vectors, labels).findings)
+        for by, noise in (
+            ("a network that learnt them", own),
+            ("both", dataclasses.replace(own, findings=agree)),
+        ):
+            found[f"{what}, by {by}"] = (
+                names_found(noise, names, names, faces.truth, odd)
+                if labels is names
+                else examine_flips(noise, flips, faces.truth, flagged(none))
+            )
     return found
 
 

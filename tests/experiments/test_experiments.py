@@ -152,7 +152,7 @@ def test_a_preset_without_its_data_says_so(tmp_path: Path) -> None:
 def test_a_run_that_diverges_is_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rate = dataclasses.replace(study.SMOKE.optimizer, learning_rate=1e30)
     monkeypatch.setattr(study, "SMOKE", dataclasses.replace(study.SMOKE, optimizer=rate))
-    results = run("gradients", tmp_path)
+    results = run("gradients", tmp_path, study.StudyOptions)
     row = results["variants"]["detached"]
     assert row["diverged"].startswith("step ")
     assert "verification" not in row

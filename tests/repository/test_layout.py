@@ -23,7 +23,7 @@ ALLOWED = {
     "margins": {"_checks", "geometry"},
     "heads": {"_checks", "geometry", "margins"},
     "losses": {"_checks", "geometry", "margins", "heads"},
-    "models": {"_checks"},
+    "models": {"_checks", "compilation"},
     "data": {"_checks"},
     "evaluation": {"_checks", "geometry"},
     "tasks": {"_checks", "geometry", "data", "evaluation"},
