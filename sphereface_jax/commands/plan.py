@@ -104,11 +104,10 @@ def _print(said: dict[str, Any], target: Target, console: Console) -> None:
     for collective in said["collectives"]:
         if collective["sent"] < said["sent"] / 1000:
             continue
-        say(
-            console,
-            f"  {collective['count']} × {collective['kind']} of {collective['devices']}: "
-            f"{collective['bytes'] / 1e6:,.1f} MB",
-        )
+        # A permutation names pairs, not a group.
+        among = f" of {collective['devices']}" if collective["devices"] else ""
+        size = f"{collective['bytes'] / 1e6:,.1f} MB"
+        say(console, f"  {collective['count']} × {collective['kind']}{among}: {size}")
     say(console, f"compiled in {said['seconds_to_compile']:.0f} s")
     for source in chip.sources:
         say(console, f"described by {source}")
