@@ -50,6 +50,7 @@ from sphereface_jax.training.state import TrainState
 from sphereface_jax.training.trainer import Trainer, make_trainer
 
 FIRST_STEPS, FIRST_TOLERANCE, SMOOTHED = 20, 1e-3, 20
+DIGITS = 5  # of a loss that is kept
 CPU = TrainConfig(
     model=ModelConfig(name="spherenet4"),
     loss=LossConfig(margin=4, lambda_gamma=2.0),
@@ -90,7 +91,7 @@ def train_here(trainer: Trainer, source: FaceSource) -> tuple[list[float], Train
     state, losses = trainer.init(), []
     for batch in batches(trainer.config, source):
         state, metrics = trainer.step(state, shard_batch(batch, trainer.mesh))
-        losses.append(float(metrics["loss"]))
+        losses.append(round(float(metrics["loss"]), DIGITS))
     return losses, state
 
 
@@ -112,7 +113,7 @@ def train_there(trainer: Trainer, source: FaceSource) -> tuple[list[float], dict
         lambdas=[float(trainer.objective.annealing_lambda(step)) for step in steps],
         clip_norm=config.optimizer.clip_norm,
     )
-    return losses, plain_torch.state_of(network)
+    return [round(loss, DIGITS) for loss in losses], plain_torch.state_of(network)
 
 
 def score_weights(trainer: Trainer, model: nnx.Module, exam: Exam) -> dict[str, Any]:
