@@ -40,7 +40,10 @@ def check(run: Path, network: Any, order: str, divisor: float) -> None:
     assert theirs.std(axis=0).max() > 1e-3 * np.abs(theirs).max()  # the images matter
 
 
-@pytest.mark.parametrize("family", MOBILE)
+@pytest.mark.parametrize(
+    "family",
+    [pytest.param(name, marks=pytest.mark.slow if name == "treb1en" else ()) for name in MOBILE],
+)
 def test_names_of_a_mobilefacenet(
     family: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -56,10 +56,20 @@ def multiply_accumulates(jaxpr: jax.extend.core.Jaxpr) -> int:
     return total
 
 
+DEEPEST = ("iresnet100", "ir101", "mobilefacenet_large", "vit_s", "vit_b")
+
+
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=pytest.mark.parity_full if name == "iresnet200" else ())
+        pytest.param(
+            name,
+            marks=pytest.mark.parity_full
+            if name == "iresnet200"
+            else pytest.mark.slow
+            if name in DEEPEST
+            else (),
+        )
         for name in MODELS
     ],
 )
