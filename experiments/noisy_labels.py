@@ -48,12 +48,7 @@ from sphereface_jax.training.config import (
     TrainConfig,
 )
 
-CLEANED = {
-    "cleaned": "cleaned",
-    "cleaned twice": "twice",
-    "cleaned three times": "thrice",
-    "cleaned four times": "fourth",
-}
+CLEANED = ("cleaned", "cleaned twice", "cleaned three times", "cleaned four times")
 REMEDIES = (*CLEANED, "filtered", "subcentres", "minor centres dropped")
 NAME, RATE, FARTHEST = "noisy_labels", 0.4, np.cos(np.radians(75))
 COSFACE = LossConfig("cosface", scale=16, margin=0)
@@ -325,11 +320,11 @@ def regained(study: Study, seed: int) -> dict[str, Any]:
     run["clean"], scores["clean"] = train(f"clean_{seed}", labels=faces.truth)
     run["flipped"], scores["flipped"] = train(f"flipped_{seed}", labels=labels)
     found, teacher = {}, run["flipped"]
-    for name, short in CLEANED.items():
+    for name in CLEANED:
         noise = look(embedded(teacher, source), labels)
         found[f"found, then {name}"] = examine_flips(noise, labels, faces.truth)
         new, stays = cleaned(noise, labels)
-        teacher, scores[name] = train(f"{short}_{seed}", labels=new, stays=stays)
+        teacher, scores[name] = train(f"{name}_{seed}", labels=new, stays=stays)
     clean_set = look(embedded(run["clean"], source), faces.truth)
     found["clean_set"] = examine_flips(clean_set, faces.truth, faces.truth)
     if seed == 0:
@@ -468,28 +463,34 @@ def by_own_network(study: Study, faces: Faces, vectors: np.ndarray) -> dict[str,
     Returns:
       What was found, by what was planted.
     """
-    none, source, found = look(vectors, faces.truth), ImageFolder(faces.folder), {}
+    none, source, truth = look(vectors, faces.truth), ImageFolder(faces.folder), faces.truth
     odd = frozenset(each.identity for each in none.findings if each.action == "split")
-    flips, names = flipped(faces.truth, 0.2, 0), planted_names(faces.truth)
-    own = None
-    for what, labels in (
-        ("flips 0.2", flips),
-        ("flips 0.2, cleaned once", flips),
-        ("names", names),
+    flips, two_names = flipped(truth, 0.2, 0), planted_names(truth)
+
+    def look_by_own(name: str, labels: np.ndarray, *kept: np.ndarray) -> LabelNoise:
+        run, _ = study.learn(f"real {name}", faces, *kept)
+        return look(embedded(run, source), labels)
+
+    first = look_by_own("flips 0.2", flips, flips)
+    again = look_by_own("flips 0.2, cleaned once", flips, *cleaned(first, flips))
+    of_names = look_by_own("names", two_names, two_names)
+    second, second_of_names = look(vectors, flips), look(vectors, two_names)
+
+    def judge_flips(noise: LabelNoise) -> dict[str, Any]:
+        return examine_flips(noise, flips, truth, flagged(none))
+
+    def judge_names(noise: LabelNoise) -> dict[str, Any]:
+        return names_found(noise, two_names, two_names, truth, odd)
+
+    found = {}
+    for name, own, other, judge in (
+        ("flips 0.2", first, second, judge_flips),
+        ("flips 0.2, cleaned once", again, second, judge_flips),
+        ("names", of_names, second_of_names, judge_names),
     ):
-        kept = cleaned(own, flips) if own is not None and labels is flips else (labels,)
-        run, _ = study.learn(f"real {what}", faces, *kept)
-        own = look(embedded(run, source), labels)
-        agree = agreed(own.findings, look(vectors, labels).findings)
-        for by, noise in (
-            ("a network that learnt them", own),
-            ("both", dataclasses.replace(own, findings=agree)),
-        ):
-            found[f"{what}, by {by}"] = (
-                names_found(noise, names, names, faces.truth, odd)
-                if labels is names
-                else examine_flips(noise, flips, faces.truth, flagged(none))
-            )
+        both = dataclasses.replace(own, findings=agreed(own.findings, other.findings))
+        found[f"{name}, by a network that learnt them"] = judge(own)
+        found[f"{name}, by both"] = judge(both)
     return found
 
 

@@ -91,7 +91,7 @@ def train_here(trainer: Trainer, source: FaceSource) -> tuple[list[float], Train
     state, losses = trainer.init(), []
     for batch in batches(trainer.config, source):
         state, metrics = trainer.step(state, shard_batch(batch, trainer.mesh))
-        losses.append(round(float(metrics["loss"]), DIGITS))
+        losses.append(float(metrics["loss"]))
     return losses, state
 
 
@@ -113,7 +113,7 @@ def train_there(trainer: Trainer, source: FaceSource) -> tuple[list[float], dict
         lambdas=[float(trainer.objective.annealing_lambda(step)) for step in steps],
         clip_norm=config.optimizer.clip_norm,
     )
-    return [round(loss, DIGITS) for loss in losses], plain_torch.state_of(network)
+    return losses, plain_torch.state_of(network)
 
 
 def score_weights(trainer: Trainer, model: nnx.Module, exam: Exam) -> dict[str, Any]:
@@ -136,6 +136,7 @@ def run_seed(config: TrainConfig, exam: Exam) -> dict[str, Any]:
     halfway = time.perf_counter()
     there, tensors = train_there(trainer, source)
     ended = time.perf_counter()
+    here, there = (np.round(losses, DIGITS).tolist() for losses in (here, there))
     model = nnx.merge(trainer.graph, state.params, state.model_state)
     score_here = score_weights(trainer, model, exam)
     load_state_dict(model, tensors)

@@ -24,7 +24,7 @@ from sphereface_jax.data.files import atomic_folder, write_json
 from sphereface_jax.interop.sources import OF_FAMILIES, Source, source_of
 from sphereface_jax.interop.tensor_files import read_tensors, split_key, without_wrappers
 from sphereface_jax.interop.weights import family_of, load_state_dict
-from sphereface_jax.models import MODELS, abstract_model
+from sphereface_jax.models import MODELS
 from sphereface_jax.pretrained import WEIGHTS, pretrained_config
 from sphereface_jax.training.checkpoint import Checkpoints
 from sphereface_jax.training.config import (
@@ -88,7 +88,9 @@ def import_weights(options: ImportOptions, *, console: Console) -> None:
 def _read_network(options: ImportOptions) -> FoundNetwork:
     """Reads a file of tensors as the network that the options name."""
     tensors, dropped = _read(options.weights)
-    family = family_of(abstract_model(options.arch), tensors)
+    config = _config(_filled(options, source_of(options.arch)))
+    model = make_model(config.model, config.data.image_size, rngs=None)
+    family = family_of(model, tensors)
     options = _filled(options, source_of(options.arch, family))
     config = _config(options)
     class_weights = _class_weights(options, tensors)

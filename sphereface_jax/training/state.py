@@ -11,7 +11,7 @@ from flax import nnx
 
 from sphereface_jax._checks import require
 from sphereface_jax.models import FOLDABLE, MODELS, abstract_model
-from sphereface_jax.training.config import ModelConfig
+from sphereface_jax.training.config import ModelConfig, TrainConfig
 from sphereface_jax.training.objective import Objective
 
 PROTOTYPE_MULTIPLE = 256
@@ -134,33 +134,29 @@ def trained_parts(state: TrainState, objective: Objective) -> dict[str, Any]:
 
 
 def create_state(
+    config: TrainConfig,
     model: nnx.Module,
     objective: Objective,
     tx: optax.GradientTransformation,
     *,
     key: jax.Array,
-    embedding_dim: int,
-    ema: bool,
-    frozen: bool = False,
 ) -> TrainState:
     """The state before the first step.
 
     Args:
+      config: of the run; says whether a moving average of the weights is kept, and whether there is
+        room for the prototypes of an older network, zeros until they are put there.
       model: with its initial weights.
       objective: the loss.
       tx: the optimiser.
       key: a PRNG key; draws the prototypes, and what steps draw by.
-      embedding_dim: D.
-      ema: whether a moving average of the weights is kept.
-      frozen: whether there is room for the prototypes of an older network, zeros until they are put
-        there.
 
     Returns:
       The state, after 0 updates.
     """
     prototype_key, run_key = jax.random.split(key)
     params = nnx.state(model, nnx.Param)
-    shape = objective.prototypes_shape(embedding_dim)
+    shape = objective.prototypes_shape(config.model.embedding_dim)
     state = TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
@@ -168,9 +164,11 @@ def create_state(
         prototypes=objective.project(init_prototypes(prototype_key, shape)),
         loss_state=objective.init_state(),
         opt_state={},
-        ema_params=jax.tree.map(jnp.copy, params) if ema else None,
+        ema_params=jax.tree.map(jnp.copy, params) if config.optimizer.ema_decay > 0 else None,
         rng=jax.random.key_data(run_key),
-        frozen_prototypes=jnp.zeros((padded_classes(shape[0]), *shape[1:])) if frozen else None,
+        frozen_prototypes=None
+        if config.compatible_with is None
+        else jnp.zeros((padded_classes(shape[0]), *shape[1:])),
     )
     parts = trained_parts(state, objective)
     return dataclasses.replace(

@@ -67,7 +67,7 @@ def make_init(
     def init() -> TrainState:
         model_key, head_key = jax.random.split(jax.random.key(config.seed))
         model = make_model(config.model, config.data.image_size, rngs=nnx.Rngs(model_key))
-        return _create_state(config, model, objective, tx, head_key)
+        return create_state(config, model, objective, tx, key=head_key)
 
     return init
 
@@ -89,27 +89,9 @@ def state_shapes(
 
     def create(variables: nnx.State) -> TrainState:
         model = nnx.merge(graph, variables)
-        return _create_state(config, model, objective, tx, jax.random.key(config.seed))
+        return create_state(config, model, objective, tx, key=jax.random.key(config.seed))
 
     return graph, jax.eval_shape(create, variables)
-
-
-def _create_state(
-    config: TrainConfig,
-    model: nnx.Module,
-    objective: Objective,
-    tx: optax.GradientTransformation,
-    key: jax.Array,
-) -> TrainState:
-    return create_state(
-        model,
-        objective,
-        tx,
-        key=key,
-        embedding_dim=config.model.embedding_dim,
-        ema=config.optimizer.ema_decay > 0,
-        frozen=config.compatible_with is not None,
-    )
 
 
 @run_arithmetic()

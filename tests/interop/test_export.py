@@ -10,23 +10,28 @@ import pytest
 from command import call, refused
 from faces_on_disk import make_face, write_image
 from imported_run import DIM, make_run
+from marks import marked
 from on_paper import unit
 
 from sphereface_jax.data.images import read_image
 from sphereface_jax.embedder import FaceEmbedder
 
-ARCHITECTURES = [
-    "spherenet10",
-    pytest.param("sphere20a", marks=pytest.mark.slow),
-    "sfnet10",
-    "sfnet10_bn",
-    pytest.param("sfnet10_deprecated", marks=pytest.mark.slow),
-    "iresnet18",
-    pytest.param("ir18", marks=pytest.mark.slow),
-    "mobilefacenet",
-    pytest.param("mobilefacenet_foamliu", marks=pytest.mark.slow),
-    "vit_t",
-]
+VARIANTS = ("sphere20a", "sfnet10_deprecated", "ir18", "mobilefacenet_foamliu")
+LARGE = "mobilefacenet_large"
+ARCHITECTURES = marked(
+    (
+        "spherenet10",
+        "sfnet10",
+        "sfnet10_bn",
+        "iresnet18",
+        "mobilefacenet",
+        "vit_t",
+        *VARIANTS,
+        LARGE,
+    ),
+    slow=VARIANTS,
+    parity_full=[LARGE],
+)
 
 
 def faces(folder: Path, side: int = 48) -> list[Path]:
@@ -50,10 +55,7 @@ def run_onnx(path: Path, images: np.ndarray) -> np.ndarray:
     return loaded.run(None, {wanted.name: images})[0]
 
 
-@pytest.mark.parametrize(
-    "arch",
-    [*ARCHITECTURES, pytest.param("mobilefacenet_large", marks=pytest.mark.parity_full)],
-)
+@pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_onnx_gives_the_same_embeddings(arch: str, tmp_path: Path) -> None:
     pytest.importorskip("onnx", reason="onnx is in the extra `onnx`")
     size = (48, 40) if arch.startswith("sphere") else (48, 48)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from command import call, refused
 from faces_on_disk import make_face, write_image
+from marks import marked
 
 from sphereface_jax.data.synthetic import SyntheticFaces
 from sphereface_jax.data.transforms import PerChannel, normalize_pixels
@@ -47,18 +48,7 @@ VARIANTS = ("sfnet20_deprecated", "vit_s", "ir18", "ir50", "mobilefacenet_foamli
 """Near another network: their turn comes with the slow tests."""
 
 ARCHITECTURES = pytest.mark.parametrize(
-    "arch",
-    [
-        pytest.param(
-            name,
-            marks=pytest.mark.parity_full
-            if "large" in name
-            else pytest.mark.slow
-            if name in VARIANTS
-            else (),
-        )
-        for name in NETWORKS
-    ],
+    "arch", marked(NETWORKS, slow=VARIANTS, parity_full=["mobilefacenet_large"])
 )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command import call, refused
+from marks import marked
 from test_interop import CHANNELS, DIM, FLAGS, REMAINING, assert_alike, embed_there, pixels
 
 from sphereface_jax.embedder import FaceEmbedder
@@ -40,10 +41,7 @@ def check(run: Path, network: Any, order: str, divisor: float) -> None:
     assert theirs.std(axis=0).max() > 1e-3 * np.abs(theirs).max()  # the images matter
 
 
-@pytest.mark.parametrize(
-    "family",
-    [pytest.param(name, marks=pytest.mark.slow if name == "treb1en" else ()) for name in MOBILE],
-)
+@pytest.mark.parametrize("family", marked(MOBILE, slow=["treb1en"]))
 def test_names_of_a_mobilefacenet(
     family: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from marks import marked
 from rich.console import Console
 from tiny_run import as_flags, tiny_config
 
@@ -59,20 +60,7 @@ def multiply_accumulates(jaxpr: jax.extend.core.Jaxpr) -> int:
 DEEPEST = ("iresnet100", "ir101", "mobilefacenet_large", "vit_s", "vit_b")
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(
-            name,
-            marks=pytest.mark.parity_full
-            if name == "iresnet200"
-            else pytest.mark.slow
-            if name in DEEPEST
-            else (),
-        )
-        for name in MODELS
-    ],
-)
+@pytest.mark.parametrize("name", marked(MODELS, slow=DEEPEST, parity_full=["iresnet200"]))
 def test_counts_are_those_documented(name: str) -> None:
     size = (112, 96) if name.startswith("sphere") else (112, 112)
     model = abstract_model(name, image_size=size)
